@@ -1,0 +1,1 @@
+//! slipway and kubectl-slipway: the command line

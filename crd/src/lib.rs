@@ -1,0 +1,1 @@
+//! The ImageBuild API: spec, status, validation rules, conditions and reasons

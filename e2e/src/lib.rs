@@ -1,0 +1,1 @@
+//! The embedded cluster, the scenarios, the benchmarks

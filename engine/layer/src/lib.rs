@@ -1,0 +1,1 @@
+//! Overlay directories to layer archives and back

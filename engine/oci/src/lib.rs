@@ -1,0 +1,1 @@
+//! Names and documents of the OCI and Docker image formats: digests, references, platforms, configs

@@ -1,0 +1,1 @@
+//! One build step in namespaces of its own

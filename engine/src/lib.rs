@@ -1,0 +1,1 @@
+//! Builds images: runs plans

@@ -1,0 +1,1 @@
+//! Turns ImageBuilds into pods and images: observe, validate, decide, apply, report

@@ -1,0 +1,1 @@
+//! The program in the pods: plan and stage
