@@ -1,0 +1,113 @@
+# The commands of the project; `make` lists them. Each does all that it needs: on Debian as root even the packages.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+SLIPWAY_CACHE ?= $(HOME)/.cache/slipway
+HOST := $(shell rustc -vV | sed -n 's/^host: //p')
+RELEASE := $(CARGO_TARGET_DIR)/$(HOST)/release
+DEBUG := $(CARGO_TARGET_DIR)/$(HOST)/debug
+E2E := $(DEBUG)/slipway-e2e
+DENY_VERSION := 0.20.2
+DENY := $(SLIPWAY_CACHE)/tools/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
+# Non-empty when the user brings a cluster of their own: then none is started.
+OWN_CLUSTER := $(KUBECONFIG)
+
+.PHONY: help
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: check
+check: fmt clippy unit doc ## Formatting, lints, unit and property tests, docs: no root, no cluster
+
+.PHONY: fmt
+fmt: ## Check the formatting
+	@echo "== formatting"
+	cargo fmt --all --check
+
+.PHONY: clippy
+clippy: ## Lints; a warning is an error
+	@echo "== clippy"
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
+
+.PHONY: unit
+unit: ## Unit and property tests, doc tests
+	@echo "== unit tests"
+	cargo test --workspace --quiet
+
+.PHONY: doc
+doc: ## Build the API docs; a warning is an error
+	@echo "== docs"
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+
+.PHONY: generate
+generate: ## Write the generated files anew (CRD)
+	cargo run --quiet -p slipway-crd --bin crdgen > charts/slipway/templates/crd.yaml
+
+.PHONY: test
+test: packages check deny test-cluster ## All tests: check, cargo deny, API and end-to-end tests on the embedded cluster
+
+.PHONY: test-cluster
+test-cluster: install
+	@echo "== API and end-to-end tests"
+	SLIPWAY_E2E=1 $(E2E) env cargo test -p slipway-crd -p slipway-e2e --quiet -- --test-threads=2
+
+.PHONY: e2e
+e2e: install ## The end-to-end tests alone; SCENARIO=name for one
+	SLIPWAY_E2E=1 $(E2E) env cargo test -p slipway-e2e --test e2e -- $(SCENARIO)
+
+.PHONY: e2e-bin
+e2e-bin:
+	@cargo build --quiet -p slipway-e2e
+
+.PHONY: packages
+packages: e2e-bin ## Say what this machine lacks; install it where that is possible (Debian, root)
+	@$(E2E) packages
+
+.PHONY: binaries
+binaries:
+	@echo "== operator and runner"
+	cargo build --release --quiet -p slipway-operator -p slipway-runner
+
+.PHONY: cluster-up
+cluster-up: packages ## Start the embedded Kubernetes cluster (builds its programs the first time)
+	@$(E2E) up
+
+.PHONY: cluster-down
+cluster-down: e2e-bin ## Stop it and leave nothing behind
+	@$(E2E) down
+
+.PHONY: cluster-status
+cluster-status: e2e-bin ## Say what runs
+	@$(E2E) status
+
+.PHONY: images
+images: binaries $(if $(OWN_CLUSTER),e2e-bin,cluster-up) ## Make the operator and runner images and load them into the nodes
+	@$(E2E) images
+
+.PHONY: install
+install: images ## Install the chart into the cluster
+	@$(E2E) base
+	@$(E2E) install
+
+.PHONY: demo
+demo: install ## Build examples/hello on a real cluster and run the image
+	@$(E2E) demo
+
+.PHONY: deny
+deny: $(DENY) ## Licences, bans and sources of the dependencies (offline)
+	@echo "== cargo deny"
+	$(DENY) --offline --all-features check --hide-inclusion-graph bans licenses sources
+
+.PHONY: deny-advisories
+deny-advisories: $(DENY) ## The same for security advisories (needs the RustSec database)
+	$(DENY) check advisories
+
+$(DENY):
+	@echo "== cargo deny $(DENY_VERSION): building it, once"
+	env -u CARGO_TARGET_DIR cargo install cargo-deny --version $(DENY_VERSION) --locked --quiet --root $(SLIPWAY_CACHE)/tools/cargo-deny-$(DENY_VERSION)
+
+.PHONY: conformance
+conformance: ## Run Dockerfile cases through the engine: CASES=FILE, ONLY=id or area
+	cargo run --quiet --release -p slipway-conformance -- $(CASES) $(if $(ONLY),--only $(ONLY))
