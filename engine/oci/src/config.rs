@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// An image's config blob.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageConfig {
     /// `amd64`, in Go's words.
     #[serde(default, deserialize_with = "nullable")]
@@ -56,7 +56,7 @@ pub struct ImageConfig {
 }
 
 /// How a container of the image is run: the `config` object.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct ContainerConfig {
     /// `user[:group]`, names or numbers.
@@ -295,8 +295,8 @@ mod set_as_map {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<BTreeSet<String>, D::Error> {
-        let map: Option<BTreeMap<String, serde::de::IgnoredAny>> = Option::deserialize(deserializer)?;
-        Ok(map.unwrap_or_default().into_keys().collect())
+        let map: Option<serde_json::Map<String, serde_json::Value>> = Option::deserialize(deserializer)?;
+        Ok(map.unwrap_or_default().into_iter().map(|(key, _)| key).collect())
     }
 }
 

@@ -112,7 +112,7 @@ impl Platform {
     pub fn normalized(mut self) -> Self {
         self.os = self.os.to_lowercase();
         if self.os == "macos" {
-            self.os = "darwin".to_owned();
+            "darwin".clone_into(&mut self.os);
         }
         let architecture = self.architecture.to_lowercase();
         let variant = self.variant.take().unwrap_or_default().to_lowercase();
@@ -130,7 +130,7 @@ impl Platform {
             (architecture, variant) => (architecture, variant),
         };
         self.variant = (!variant.is_empty()).then(|| variant.to_owned());
-        self.architecture = architecture.to_owned();
+        architecture.clone_into(&mut self.architecture);
         self
     }
 

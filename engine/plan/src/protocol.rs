@@ -289,7 +289,9 @@ impl TerminationMessage {
             if text.len() <= TERMINATION_LIMIT {
                 return text;
             }
-            let Self::Failed(failure) = &mut message else { return text };
+            let Self::Failed(failure) = &mut message else {
+                return text;
+            };
             if failure.log.is_empty() {
                 let cut = failure.message.floor_char_boundary(failure.message.len() / 2);
                 failure.message.truncate(cut);
@@ -308,9 +310,16 @@ mod tests {
 
     #[test]
     fn a_long_log_loses_its_oldest_lines() {
-        let log: String = (0..1000).map(|n| format!("line {n}\n")).collect();
-        let text = TerminationMessage::Failed(Failure { log, message: "failed".into(), ..Failure::default() })
-            .to_bounded_json();
+        let log = (0..1000)
+            .map(|n| format!("line {n}"))
+            .collect::<Vec<_>>()
+            .join("\n");
+        let text = TerminationMessage::Failed(Failure {
+            log,
+            message: "failed".into(),
+            ..Failure::default()
+        })
+        .to_bounded_json();
         assert!(text.len() <= TERMINATION_LIMIT);
         assert!(text.contains("line 999") && !text.contains("line 1\\n"));
     }
@@ -318,8 +327,11 @@ mod tests {
     #[test]
     fn a_long_message_is_cut_at_a_character() {
         let message = "é".repeat(10_000);
-        let text =
-            TerminationMessage::Failed(Failure { message, ..Failure::default() }).to_bounded_json();
+        let text = TerminationMessage::Failed(Failure {
+            message,
+            ..Failure::default()
+        })
+        .to_bounded_json();
         assert!(text.len() <= TERMINATION_LIMIT && serde_json::from_str::<TerminationMessage>(&text).is_ok());
     }
 }
