@@ -23,6 +23,7 @@ mod compress;
 mod digest;
 mod error;
 mod export;
+mod overlay;
 mod pack;
 mod tar;
 mod unpack;

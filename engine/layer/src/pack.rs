@@ -16,6 +16,7 @@ mod lower;
 mod pipeline;
 mod walk;
 
+pub(crate) use lower::LowerDir;
 pub(crate) use pipeline::{Pipeline, Through};
 pub(crate) use walk::{TreeKind, Walker};
 
