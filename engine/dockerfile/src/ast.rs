@@ -75,8 +75,10 @@ impl Dockerfile {
 pub struct Directive {
     /// Lower-case name: `syntax`, `escape` or `check`.
     pub name: String,
-    /// The value, trimmed.
+    /// The value up to its first blank.
     pub value: String,
+    /// The whole value.
+    pub text: String,
     /// Where it stands.
     pub span: Span,
 }

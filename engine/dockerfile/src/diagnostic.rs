@@ -4,6 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::ast::Span;
 
+mod excerpt;
+mod render;
+#[cfg(test)]
+mod tests;
+
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -28,9 +33,12 @@ pub struct Diagnostic {
     /// The file it is about, or empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub file: String,
-    /// The place in the file.
+    /// The whole instruction (or other thing) that it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub span: Option<Span>,
+    /// The part of it that the carets point at; the first line of `span` when it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub focus: Option<Span>,
     /// Further places that take part, each with a remark.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub related: Vec<Label>,
@@ -59,8 +67,11 @@ pub struct Label {
 pub struct ExcerptLine {
     /// The line's number, from 1.
     pub number: u32,
-    /// Offset of the line's first byte in the file.
+    /// Offset in the file of the first byte of `text`.
     pub offset: usize,
+    /// How many characters are cut off in front of `text`.
+    #[serde(default)]
+    pub cut: usize,
     /// The line without its end, cut when it is very long.
     pub text: String,
 }
@@ -76,6 +87,13 @@ impl Diagnostic {
         Self::new(Severity::Warning, code, message)
     }
 
+    /// Adds a further place. To be in the excerpt it has to be added before [`Diagnostic::at`].
+    #[must_use]
+    pub fn relate(mut self, span: Span, text: impl Into<String>) -> Self {
+        self.related.push(Label { span, text: text.into() });
+        self
+    }
+
     /// A diagnostic without a place.
     pub fn new(severity: Severity, code: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
@@ -84,6 +102,7 @@ impl Diagnostic {
             message: message.into(),
             file: String::new(),
             span: None,
+            focus: None,
             related: Vec::new(),
             advice: Vec::new(),
             url: None,
@@ -91,12 +110,20 @@ impl Diagnostic {
         }
     }
 
-    /// Puts it at a place of a file and keeps the lines around it.
+    /// Puts it at a place of a file and keeps the lines around it. A focus has to be set before, or lie within the first
+    /// lines of the span, to be in the excerpt.
     #[must_use]
     pub fn at(mut self, file: impl Into<String>, source: &str, span: Span) -> Self {
         self.file = file.into();
         self.span = Some(span);
-        let _ = source;
+        self.excerpt = excerpt::cut(source, span, self.focus, &self.related);
+        self
+    }
+
+    /// Points the carets at a part of the span.
+    #[must_use]
+    pub fn focus(mut self, span: Span) -> Self {
+        self.focus = Some(span);
         self
     }
 
@@ -119,8 +146,36 @@ impl Diagnostic {
         self.span.map(|span| span.lines().collect()).unwrap_or_default()
     }
 
-    /// Plain text: message, place, excerpt with carets, advice.
+    /// Plain text: message, place, excerpt with carets, advice. Control characters of the source are made visible, so the
+    /// text is safe to print on a terminal.
     pub fn render(&self) -> String {
-        self.message.clone()
+        render::render(self)
+    }
+}
+
+/// One line: `Dockerfile:3: message`.
+impl std::fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if !self.file.is_empty() {
+            write!(f, "{}:", self.file)?;
+            if let Some(span) = self.span {
+                write!(f, "{}:", span.first_line)?;
+            }
+            f.write_str(" ")?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Diagnostic {}
+
+impl Severity {
+    /// As it is shown.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Note => "note",
+        }
     }
 }

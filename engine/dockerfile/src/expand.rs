@@ -1,6 +1,21 @@
 //! Variable expansion of single words: `$a`, `${a:-b}`, quotes and escapes.
 
+//!
+//! The grammar is that of BuildKit's shell lexer, which is a small part of a shell's: no command substitution, no
+//! arithmetic, no assignment. Input from strangers is bounded: nesting by [`MAX_DEPTH`], results by [`MAX_LENGTH`].
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+mod pattern;
+mod scan;
+#[cfg(test)]
+mod tests;
+
+/// How deep `${a:-${b:-…}}` may nest.
+pub const MAX_DEPTH: usize = 64;
+
+/// How long an expanded word may get, in bytes. `ENV A=$A$A` thirty times over must not take the machine's memory.
+pub const MAX_LENGTH: usize = 4 << 20;
 
 /// Where variables come from.
 pub trait Env {
@@ -114,13 +129,25 @@ impl Lexer {
 
     /// Expands one word; blanks in it and in values are kept.
     pub fn process(&self, word: &str, env: &dyn Env) -> Result<Expansion, ExpandError> {
-        let _ = env;
-        Ok(Expansion { text: word.to_owned(), ..Expansion::default() })
+        let (text, _, scan) = self.run(word, env)?;
+        Ok(Expansion { text, matched: scan.matched, unmatched: scan.unmatched })
     }
 
     /// Expands a word and splits the result at unquoted blanks (what `EXPOSE` does).
     pub fn process_words(&self, word: &str, env: &dyn Env) -> Result<Words, ExpandError> {
-        let _ = env;
-        Ok(Words { words: vec![word.to_owned()], ..Words::default() })
+        let (_, words, scan) = self.run(word, env)?;
+        Ok(Words { words, matched: scan.matched, unmatched: scan.unmatched })
+    }
+
+    fn run<'a>(
+        &self,
+        word: &str,
+        env: &'a dyn Env,
+    ) -> Result<(String, Vec<String>, scan::Scan<'a>), ExpandError> {
+        let mut scan = scan::Scan::new(*self, word, env);
+        match scan.all() {
+            Ok((text, words)) => Ok((text, words, scan)),
+            Err(reason) => Err(ExpandError { word: word.to_owned(), reason }),
+        }
     }
 }

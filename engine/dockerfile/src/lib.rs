@@ -16,16 +16,25 @@
 //! (`docker/dockerfile` 1.20), checked against data recorded from it (`tests/data/`).
 
 pub mod ast;
+mod csv;
 pub mod diagnostic;
+pub mod directive;
 pub mod distance;
 pub mod expand;
 pub mod glob;
+pub mod heredoc;
 pub mod ignore;
 pub mod lint;
 pub mod mount;
+pub mod nodes;
 pub mod parse;
 pub mod ports;
+mod source;
+mod units;
+
+#[cfg(test)]
+mod testdata;
 
 pub use ast::{Dockerfile, Instruction, InstructionKind, Span, Stage, Word};
 pub use diagnostic::{Diagnostic, Severity};
-pub use parse::{parse, parse_onbuild};
+pub use parse::{parse, parse_bytes, parse_lenient, parse_onbuild};
