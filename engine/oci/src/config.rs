@@ -282,7 +282,7 @@ fn nullable<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
 
 /// Go's way of writing a set: an object whose values are all `{}`.
 mod set_as_map {
-    use super::{BTreeMap, BTreeSet, Deserialize, Deserializer, SerializeMap, Serializer};
+    use super::{BTreeSet, Deserialize, Deserializer, SerializeMap, Serializer};
 
     pub(super) fn serialize<S: Serializer>(set: &BTreeSet<String>, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(set.len()))?;

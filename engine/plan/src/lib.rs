@@ -11,26 +11,40 @@
 //! output, no clock, no tokio, no kube; what has to be looked up is asked for and given back. It never sees the value of
 //! a secret. [`protocol`] is the contract of operator and runner.
 
+mod inputs;
+pub mod keys;
 pub mod model;
+mod planner;
 pub mod protocol;
 pub mod request;
+mod schedule;
 pub mod source;
+mod targets;
 
+pub use inputs::{Input, Selection, context_needs};
+pub use keys::{Key, Keys, StageKeys, StepKey, keys};
 pub use model::{
     BuildPlan, Chmod, CopyOp, CopySource, HostEntry, MkdirOp, Mount, Network, Op, PLAN_VERSION, PlanResult,
     RunOp, Sharing, StagePlan, Step, Ulimit,
 };
+pub use planner::{Outline, OutlineArg, OutlineSecret};
 pub use request::{BaseError, BaseRequest, Bases, Entitlements, Outcome, PlanRequest, ResolvedBase};
+pub use schedule::{SCHEDULE_VERSION, schedule};
 pub use source::{GitSource, HttpSource, ImageSource, InlineFile, Source, StageIndex};
+pub use targets::{Target, targets};
 
 use slipway_dockerfile::Diagnostic;
 
 /// Plans a build. Asks for the configs of base images by [`Outcome::Need`]; call it again with the answers. On failure
 /// gives the errors (at least one) and, after them, the warnings found until then.
 pub fn plan(request: &PlanRequest, bases: &Bases) -> Result<Outcome, Vec<Diagnostic>> {
-    let _ = bases;
-    Err(vec![Diagnostic::error(
-        "not-implemented",
-        format!("cannot plan {}", request.dockerfile.name),
-    )])
+    planner::plan(request, bases)
+}
+
+/// What the target takes: arguments, secrets, SSH keys. Asks for images as [`plan`] does, in the inner error.
+pub fn outline(
+    request: &PlanRequest,
+    bases: &Bases,
+) -> Result<Result<Outline, Vec<BaseRequest>>, Vec<Diagnostic>> {
+    planner::outline(request, bases)
 }

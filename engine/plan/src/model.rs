@@ -138,6 +138,9 @@ pub struct MkdirOp {
     /// stage's root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
+    /// Modification time of what is made, in seconds since 1970 (`SOURCE_DATE_EPOCH`); now when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<i64>,
 }
 
 /// `RUN`.

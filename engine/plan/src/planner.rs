@@ -1,0 +1,322 @@
+//! The planner: a Dockerfile and a request to a plan, by the rules of BuildKit's Dockerfile front end.
+//!
+//! ```text
+//! for each platform:  scope ─▶ stages ─▶ link ─▶ bases ⇄ ONBUILD ─▶ dispatch (run, copy, config) ─▶ Planned
+//! all of them:        merge: equal stages become one ─▶ BuildPlan
+//! ```
+//! Each platform is planned by itself, as if it were the only one; a stage that comes out the same for two platforms
+//! does not depend on the target platform, and is kept once.
+
+mod bases;
+mod config;
+mod copy;
+mod dispatch;
+mod epoch;
+mod git;
+mod merge;
+mod mounts;
+mod outline;
+pub(crate) mod paths;
+mod run;
+mod scope;
+mod signals;
+mod stages;
+pub(crate) mod text;
+
+pub use outline::{Outline, OutlineArg, OutlineSecret};
+
+use crate::request::{BaseRequest, Bases, Outcome, PlanRequest};
+use scope::{GlobalArg, Vars};
+use slipway_dockerfile::{
+    Diagnostic, Dockerfile, Span,
+    expand::Lexer,
+    ignore::Matcher,
+    lint::{self, LintConfig, Rule, Warning},
+};
+use slipway_oci::Platform;
+use stages::{Node, NodeId};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A result, or the one thing that is wrong. Boxed: the good case is the usual one and small.
+type Fallible<T> = Result<T, Box<Diagnostic>>;
+
+/// The state of planning for one platform.
+struct Planner<'a> {
+    request: &'a PlanRequest,
+    bases: &'a Bases,
+    file: &'a Dockerfile,
+    /// The target platform.
+    target: Platform,
+    /// The request names no platform.
+    implicit: bool,
+    /// The build arguments; `SOURCE_DATE_EPOCH` in its resolved form.
+    args: BTreeMap<String, String>,
+    globals: Vars,
+    declared: BTreeMap<String, GlobalArg>,
+    epoch: Option<i64>,
+    lexer: Lexer,
+    lint: LintConfig,
+    /// The context's ignore rules, when `CopyIgnoredFile` can be told from them.
+    ignore: Option<Matcher>,
+    /// Named contexts by normalised name: the name as given and what it is.
+    contexts: BTreeMap<String, (String, String)>,
+    warnings: Vec<Warning>,
+    needs: BTreeSet<BaseRequest>,
+    nodes: Vec<Node<'a>>,
+    names: BTreeMap<String, NodeId>,
+}
+
+/// A platform that is planned.
+struct Planned<'a> {
+    platform: Platform,
+    implicit: bool,
+    nodes: Vec<Node<'a>>,
+    target: NodeId,
+    /// The nodes that the target needs.
+    reachable: BTreeSet<NodeId>,
+    epoch: Option<i64>,
+    declared: BTreeMap<String, GlobalArg>,
+}
+
+/// All platforms, planned, and what the build checks found; or the images that are wanted first.
+enum Plans<'a> {
+    Need(BTreeSet<BaseRequest>),
+    Ready(Vec<Planned<'a>>, Vec<Warning>),
+}
+
+/// See [`crate::plan`].
+pub(crate) fn plan(request: &PlanRequest, bases: &Bases) -> Result<Outcome, Vec<Diagnostic>> {
+    match plan_all(request, bases)? {
+        Plans::Need(needs) => Ok(Outcome::Need(needs.into_iter().collect())),
+        Plans::Ready(planned, warnings) => Ok(Outcome::Ready(Box::new(merge::merge(
+            request, &planned, warnings,
+        )))),
+    }
+}
+
+/// See [`crate::outline`].
+pub(crate) fn outline(
+    request: &PlanRequest,
+    bases: &Bases,
+) -> Result<Result<Outline, Vec<BaseRequest>>, Vec<Diagnostic>> {
+    match plan_all(request, bases)? {
+        Plans::Need(needs) => Ok(Err(needs.into_iter().collect())),
+        Plans::Ready(planned, _) => Ok(Ok(planned.first().map(outline::outline).unwrap_or_default())),
+    }
+}
+
+fn plan_all<'a>(request: &'a PlanRequest, bases: &'a Bases) -> Result<Plans<'a>, Vec<Diagnostic>> {
+    let file = &request.dockerfile;
+    let mut warnings = Vec::new();
+    let fail = |error: Diagnostic, warnings: &[Warning]| {
+        let mut all = vec![error];
+        all.extend(warnings.iter().map(|warning| as_diagnostic(file, warning)));
+        all
+    };
+    let check = request.args.get("BUILDKIT_DOCKERFILE_CHECK").map(String::as_str);
+    let lint = LintConfig::of(file, check).map_err(|message| {
+        vec![Diagnostic::error(
+            "check-options",
+            format!("failed to parse check options: {message}"),
+        )]
+    })?;
+    warnings.extend(lint::check(file, &lint));
+    if file.stages.is_empty() {
+        let error = Diagnostic::error("no-stages", "dockerfile contains no stages to build")
+            .advise("Add a FROM; \"FROM scratch\" starts from nothing.");
+        return Err(fail(error, &warnings));
+    }
+    let platforms = if request.platforms.is_empty() {
+        vec![(request.build_platform.clone(), true)]
+    } else {
+        request
+            .platforms
+            .iter()
+            .map(|platform| (platform.clone(), false))
+            .collect()
+    };
+    let (mut planned, mut needs) = (Vec::new(), BTreeSet::new());
+    for (platform, implicit) in platforms {
+        let mut planner = match Planner::new(request, bases, platform, implicit, lint.clone()) {
+            Ok(planner) => planner,
+            Err(error) => return Err(fail(*error, &warnings)),
+        };
+        let result = planner.run();
+        add_new(&mut warnings, std::mem::take(&mut planner.warnings));
+        match result {
+            Err(error) => return Err(fail(*error, &warnings)),
+            Ok(None) => needs.append(&mut planner.needs),
+            Ok(Some(one)) => planned.push(one),
+        }
+    }
+    if !needs.is_empty() {
+        return Ok(Plans::Need(needs));
+    }
+    if lint.error && !warnings.is_empty() {
+        let mut rules: Vec<String> = Vec::new();
+        for warning in &warnings {
+            let name = format!("{:?}", warning.rule);
+            if !rules.contains(&name) {
+                rules.push(name);
+            }
+        }
+        let error = Diagnostic::error(
+            "lint",
+            format!("lint violation found for rules: {}", rules.join(", ")),
+        )
+        .advise("Mend what the warnings below say, or take error=true out of the check directive.");
+        return Err(fail(error, &warnings));
+    }
+    Ok(Plans::Ready(planned, warnings))
+}
+
+/// Adds the warnings that are not there yet: each platform finds the same ones.
+fn add_new(warnings: &mut Vec<Warning>, found: Vec<Warning>) {
+    for warning in found {
+        if !warnings.contains(&warning) {
+            warnings.push(warning);
+        }
+    }
+}
+
+fn as_diagnostic(file: &Dockerfile, warning: &Warning) -> Diagnostic {
+    let mut diagnostic = Diagnostic::warning(format!("{:?}", warning.rule), warning.detail.clone()).at(
+        file.name.clone(),
+        &file.source,
+        warning.span,
+    );
+    diagnostic.url.clone_from(&warning.url);
+    diagnostic
+}
+
+impl<'a> Planner<'a> {
+    fn new(
+        request: &'a PlanRequest,
+        bases: &'a Bases,
+        target: Platform,
+        implicit: bool,
+        lint: LintConfig,
+    ) -> Fallible<Self> {
+        let file = &request.dockerfile;
+        let contexts = bases::normalize_contexts(&request.contexts)?;
+        let ignore =
+            if request.ignore.is_empty() || request.ignore.iter().any(|pattern| pattern.starts_with('!')) {
+                None
+            } else {
+                // Patterns that cannot be read are the context's fault and reported where it is read.
+                Matcher::new(&request.ignore).ok()
+            };
+        Ok(Self {
+            request,
+            bases,
+            file,
+            target,
+            implicit,
+            args: request.args.clone(),
+            globals: Vars::default(),
+            declared: BTreeMap::new(),
+            epoch: None,
+            lexer: Lexer::new(file.escape),
+            lint,
+            ignore,
+            contexts,
+            warnings: Vec::new(),
+            needs: BTreeSet::new(),
+            nodes: Vec::new(),
+            names: BTreeMap::new(),
+        })
+    }
+
+    /// Plans for the platform; `None` when images have to be looked up first.
+    fn run(&mut self) -> Fallible<Option<Planned<'a>>> {
+        self.check_default_bases();
+        let (globals, declared) = self.global_scope(self.predefined(), &self.args)?;
+        (self.globals, self.declared) = (globals, declared);
+        self.resolve_epoch()?;
+        self.make_nodes()?;
+        let target = self.find_target()?;
+        self.link()?;
+        let reachable = loop {
+            let reachable = self.reachable(target);
+            self.resolve(&reachable)?;
+            if !self.needs.is_empty() {
+                return Ok(None);
+            }
+            if !self.apply_onbuild(&reachable)? {
+                break reachable;
+            }
+        };
+        for id in 0..self.nodes.len() {
+            if self.request.all_stages || reachable.contains(&id) {
+                self.dispatch_stage(id)?;
+            }
+        }
+        Ok(Some(Planned {
+            platform: self.target.clone(),
+            implicit: self.implicit,
+            nodes: std::mem::take(&mut self.nodes),
+            target,
+            reachable,
+            epoch: self.epoch,
+            declared: std::mem::take(&mut self.declared),
+        }))
+    }
+
+    /// An error at a place of the Dockerfile.
+    fn error(&self, code: &str, message: impl Into<String>, span: Span) -> Box<Diagnostic> {
+        Box::new(Diagnostic::error(code, message).at(self.file.name.clone(), &self.file.source, span))
+    }
+
+    /// A finding of a build check.
+    fn warn(&mut self, lint: &LintConfig, rule: Rule, span: Span, detail: String) {
+        if lint.enabled(rule) {
+            self.warnings.push(Warning {
+                rule,
+                line: span.first_line,
+                span,
+                detail,
+                url: rule_url(rule),
+            });
+        }
+    }
+}
+
+/// The check's page in Docker's documentation: BuildKit's names and ours are the same on purpose.
+fn rule_url(rule: Rule) -> Option<String> {
+    if matches!(rule, Rule::InvalidBaseImagePlatform) {
+        return None;
+    }
+    let mut path = String::new();
+    let name = format!("{rule:?}");
+    let letters: Vec<char> = name.chars().collect();
+    for (at, letter) in letters.iter().enumerate() {
+        let starts = letter.is_ascii_uppercase()
+            && at > 0
+            && (!letters[at - 1].is_ascii_uppercase()
+                || letters.get(at + 1).is_some_and(char::is_ascii_lowercase));
+        if starts {
+            path.push('-');
+        }
+        path.push(letter.to_ascii_lowercase());
+    }
+    Some(format!("https://docs.docker.com/go/dockerfile/rule/{path}/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rules_page_is_its_name_in_kebab_case() {
+        for (rule, page) in [
+            (Rule::UndefinedVar, "undefined-var"),
+            (Rule::JSONArgsRecommended, "json-args-recommended"),
+            (Rule::SecretsUsedInArgOrEnv, "secrets-used-in-arg-or-env"),
+        ] {
+            assert_eq!(
+                rule_url(rule).unwrap(),
+                format!("https://docs.docker.com/go/dockerfile/rule/{page}/")
+            );
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! The instructions that change only the config, and `WORKDIR`, which changes it too.
+
+use super::{
+    Fallible, Planner,
+    dispatch::{At, Built, Done},
+    paths, signals, text,
+};
+use crate::model::{MkdirOp, Op};
+use slipway_dockerfile::{
+    InstructionKind, Span,
+    ast::{self, Command, CommandForm, KeyValue, Word},
+    lint::Rule,
+    ports,
+};
+use slipway_oci::{Healthcheck, ImageConfig};
+
+/// Words in the name of a variable that say that its value is a secret, and words that say that it is not.
+const SECRET_WORDS: [&str; 10] = [
+    "apikey",
+    "auth",
+    "credential",
+    "credentials",
+    "key",
+    "password",
+    "pword",
+    "passwd",
+    "secret",
+    "token",
+];
+const HARMLESS_WORDS: [&str; 3] = ["public", "file", "version"];
+
+/// The command line of a shell-form instruction.
+pub(super) fn with_shell(config: &ImageConfig, command: &str) -> Vec<String> {
+    let mut args = match (&config.config.shell[..], config.os.as_str()) {
+        ([], "windows") => ["cmd", "/S", "/C"].map(str::to_owned).to_vec(),
+        ([], _) => ["/bin/sh", "-c"].map(str::to_owned).to_vec(),
+        (shell, _) => shell.to_vec(),
+    };
+    args.push(command.to_owned());
+    args
+}
+
+impl<'a> Planner<'a> {
+    pub(super) fn configure(
+        &mut self,
+        built: &mut Built,
+        at: &At<'_, 'a>,
+        kind: &InstructionKind,
+    ) -> Fallible<Done> {
+        let history = match kind {
+            InstructionKind::Env(pairs) => {
+                let pairs = self.expand_pairs(built, at, pairs, "ENV")?;
+                for (name, value) in &pairs {
+                    self.check_secret_name("ENV", name, at);
+                    built.env.set(name, value);
+                    built.config.config.set_env(name, value);
+                }
+                joined("ENV", &pairs)
+            }
+            InstructionKind::Label(pairs) => {
+                let pairs = self.expand_pairs(built, at, pairs, "LABEL")?;
+                built.config.config.labels.extend(pairs.iter().cloned());
+                joined("LABEL", &pairs)
+            }
+            InstructionKind::Cmd(command) => {
+                let previous = built.cmd.replace(at.span());
+                self.check_once(at, previous);
+                let args = self.command_line(built, at, command);
+                built.config.config.cmd.clone_from(&args);
+                // Only Windows looks at it, but Docker's images all have it.
+                built.config.config.args_escaped = true;
+                format!("CMD {}", text::quoted_list(&args))
+            }
+            InstructionKind::Entrypoint(command) => {
+                let previous = built.entrypoint.replace(at.span());
+                self.check_once(at, previous);
+                let args = self.command_line(built, at, command);
+                built.config.config.entrypoint.clone_from(&args);
+                if built.cmd.is_none() {
+                    built.config.config.cmd.clear();
+                }
+                format!("ENTRYPOINT {}", text::quoted_list(&args))
+            }
+            InstructionKind::Healthcheck(check) => {
+                let previous = built.healthcheck.replace(at.span());
+                self.check_once(at, previous);
+                let check = healthcheck(check);
+                let history = format!("HEALTHCHECK {}", text::healthcheck(&check));
+                built.config.config.healthcheck = Some(check);
+                history
+            }
+            InstructionKind::Expose(words) => self.expose(built, at, words)?,
+            InstructionKind::User(user) => {
+                let user = self.expand(built, at, user)?;
+                built.config.config.user.clone_from(&user);
+                format!("USER {user}")
+            }
+            InstructionKind::Volume(words) => {
+                let mut volumes = Vec::with_capacity(words.len());
+                for word in words {
+                    let volume = self.expand(built, at, word)?;
+                    if volume.is_empty() {
+                        return self.fail(at, "volume-empty", "VOLUME specified can not be an empty string");
+                    }
+                    volumes.push(volume);
+                }
+                built.config.config.volumes.extend(volumes.iter().cloned());
+                format!("VOLUME {}", text::plain_list(&volumes))
+            }
+            InstructionKind::StopSignal(signal) => {
+                let signal = self.expand(built, at, signal)?;
+                if !signals::is_signal(&signal) {
+                    return self.fail(at, "signal", format!("invalid signal: {signal}"));
+                }
+                built.config.config.stop_signal.clone_from(&signal);
+                format!("STOPSIGNAL {signal}")
+            }
+            InstructionKind::Shell(shell) => {
+                built.config.config.shell.clone_from(shell);
+                format!("SHELL {}", text::plain_list(shell))
+            }
+            InstructionKind::Maintainer(author) => {
+                built.config.author.clone_from(&author.text);
+                format!("MAINTAINER {}", author.text)
+            }
+            InstructionKind::Onbuild(onbuild) => {
+                built.config.config.on_build.push(onbuild.expression.clone());
+                return Ok(Done {
+                    op: Op::Metadata,
+                    history: None,
+                    display: None,
+                });
+            }
+            InstructionKind::Arg(_)
+            | InstructionKind::Run(_)
+            | InstructionKind::Copy(_)
+            | InstructionKind::Add(_)
+            | InstructionKind::Workdir(_) => {
+                return self.fail(at, "internal", "this instruction is no metadata");
+            }
+        };
+        Ok(Done::metadata(history))
+    }
+
+    pub(super) fn workdir(&mut self, built: &mut Built, at: &At<'_, 'a>, path: &Word) -> Fallible<Done> {
+        let path = self.expand(built, at, path)?;
+        if !built.workdir_set && !paths::is_absolute(&path, &built.platform.os) {
+            let detail =
+                format!("Relative workdir {path:?} can have unexpected results if the base image changes");
+            self.warn(&at.lint, Rule::WorkdirRelativePath, at.span(), detail);
+        }
+        built.workdir_set = true;
+        self.change_directory(built, &path, at.span())?;
+        let history = Some(format!("WORKDIR {}", built.cwd));
+        if built.cwd == "/" {
+            return Ok(Done {
+                op: Op::Metadata,
+                history,
+                display: None,
+            });
+        }
+        let owner = Some(built.config.config.user.clone()).filter(|user| !user.is_empty());
+        let display = Self::display(self.lexer, &at.command.instruction.original, &built.env);
+        Ok(Done {
+            op: Op::Mkdir(MkdirOp {
+                path: built.cwd.clone(),
+                owner,
+                time: self.epoch,
+            }),
+            history,
+            display: Some(display),
+        })
+    }
+
+    /// Both sides of each pair, all in the environment before the instruction.
+    fn expand_pairs(
+        &mut self,
+        built: &Built,
+        at: &At<'_, 'a>,
+        pairs: &[KeyValue],
+        keyword: &str,
+    ) -> Fallible<Vec<(String, String)>> {
+        let mut expanded = Vec::with_capacity(pairs.len());
+        for pair in pairs {
+            expanded.push((
+                self.expand(built, at, &pair.key)?,
+                self.expand(built, at, &pair.value)?,
+            ));
+        }
+        if pairs.iter().any(|pair| pair.legacy) {
+            let keyword = if at.command.instruction.keyword.is_empty() {
+                keyword
+            } else {
+                at.command.instruction.keyword.as_str()
+            };
+            let detail = format!(
+                "\"{keyword} key=value\" should be used instead of legacy \"{keyword} key value\" format"
+            );
+            self.warn(&at.lint, Rule::LegacyKeyValueFormat, at.span(), detail);
+        }
+        Ok(expanded)
+    }
+
+    /// The arguments of `CMD` and `ENTRYPOINT`.
+    fn command_line(&mut self, built: &Built, at: &At<'_, 'a>, command: &Command) -> Vec<String> {
+        match &command.form {
+            CommandForm::Exec(args) => args.clone(),
+            CommandForm::Shell(line) => {
+                if built.config.config.shell.is_empty() {
+                    let keyword = &at.command.instruction.keyword;
+                    let detail = format!(
+                        "JSON arguments recommended for {keyword} to prevent unintended behavior related to OS signals"
+                    );
+                    self.warn(&at.lint, Rule::JSONArgsRecommended, at.span(), detail);
+                }
+                with_shell(&built.config, line)
+            }
+        }
+    }
+
+    fn expose(&mut self, built: &mut Built, at: &At<'_, 'a>, words: &[Word]) -> Fallible<String> {
+        let mut names = Vec::new();
+        for word in words {
+            let specs = self
+                .lexer
+                .process_words(&word.text, &built.env)
+                .map_err(|error| self.error("expansion", error.to_string(), at.span()))?;
+            for spec in specs.words {
+                let parsed =
+                    ports::parse(&spec).map_err(|error| self.error("port", error.to_string(), at.span()))?;
+                let (address, protocol) = spec.split_once('/').unwrap_or((&spec, ""));
+                if protocol.bytes().any(|byte| byte.is_ascii_uppercase()) {
+                    let detail =
+                        format!("Defined protocol '{spec}' in EXPOSE instruction should be lowercase");
+                    self.warn(&at.lint, Rule::ExposeProtoCasing, at.span(), detail);
+                }
+                if address
+                    .rsplit_once(':')
+                    .is_some_and(|(host, _)| !host.trim_matches(':').is_empty())
+                {
+                    let detail = format!(
+                        "EXPOSE instruction should not define an IP address or host-port mapping, found '{spec}'"
+                    );
+                    self.warn(&at.lint, Rule::ExposeInvalidFormat, at.span(), detail);
+                }
+                names.extend(parsed.iter().map(ToString::to_string));
+            }
+        }
+        built.config.config.exposed_ports.extend(names.iter().cloned());
+        Ok(format!("EXPOSE {}", text::plain_list(&names)))
+    }
+
+    /// `MultipleInstructionsDisallowed`, reported for the one that has no effect.
+    fn check_once(&mut self, at: &At<'_, 'a>, previous: Option<Span>) {
+        if let Some(previous) = previous {
+            let detail = format!(
+                "Multiple {} instructions should not be used in the same stage because only the last one will be used",
+                at.command.instruction.keyword
+            );
+            self.warn(&at.lint, Rule::MultipleInstructionsDisallowed, previous, detail);
+        }
+    }
+
+    /// `SecretsUsedInArgOrEnv`, by the words of the name.
+    pub(super) fn check_secret_name(&mut self, keyword: &str, name: &str, at: &At<'_, 'a>) {
+        let has = |words: &[&str]| {
+            name.split('_')
+                .any(|part| words.iter().any(|word| part.eq_ignore_ascii_case(word)))
+        };
+        if has(&SECRET_WORDS) && !has(&HARMLESS_WORDS) {
+            let detail =
+                format!("Do not use ARG or ENV instructions for sensitive data ({keyword} {name:?})");
+            self.warn(&at.lint, Rule::SecretsUsedInArgOrEnv, at.span(), detail);
+        }
+    }
+}
+
+fn joined(keyword: &str, pairs: &[(String, String)]) -> String {
+    pairs.iter().fold(keyword.to_owned(), |text, (name, value)| {
+        format!("{text} {name}={value}")
+    })
+}
+
+fn healthcheck(check: &ast::Healthcheck) -> Healthcheck {
+    match check {
+        ast::Healthcheck::None => Healthcheck {
+            test: vec!["NONE".to_owned()],
+            ..Healthcheck::default()
+        },
+        ast::Healthcheck::Check(check) => {
+            let (kind, args) = match &check.command.form {
+                CommandForm::Shell(line) => ("CMD-SHELL", vec![line.clone()]),
+                CommandForm::Exec(args) => ("CMD", args.clone()),
+            };
+            let mut test = vec![kind.to_owned()];
+            test.extend(args);
+            Healthcheck {
+                test,
+                interval: check.interval,
+                timeout: check.timeout,
+                start_period: check.start_period,
+                start_interval: check.start_interval,
+                retries: check.retries,
+            }
+        }
+    }
+}
