@@ -100,7 +100,7 @@ pub enum MountKind {
     },
     /// A file in memory with this content, readable by its owner: a secret. It never touches a disk.
     Secret {
-        /// The bytes, in base64 when serialised.
+        /// The bytes.
         content: SecretBytes,
         /// Permission bits.
         mode: u32,

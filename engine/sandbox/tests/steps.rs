@@ -1,0 +1,4 @@
+//! Steps in real namespaces.
+fn main() {
+    slipway_sandbox::init();
+}
