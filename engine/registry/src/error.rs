@@ -167,6 +167,12 @@ impl Error {
         self
     }
 
+    /// Notes that this is the last of several failures.
+    pub(crate) fn after_tries(mut self, tries: u32) -> Self {
+        self.0.reason = format!("{} ({tries} tries)", self.0.reason);
+        self
+    }
+
     pub(crate) fn reclassify(mut self, class: Class) -> Self {
         self.0.class = class;
         self

@@ -20,6 +20,7 @@
 //! for them), and never shows a secret: they live in a type that wipes itself and prints as `[redacted]`.
 
 pub mod artifact;
+mod auth;
 mod blob;
 mod config;
 mod copy;
@@ -31,6 +32,7 @@ mod registries;
 mod repository;
 mod resolve;
 mod secret;
+mod transport;
 mod upload;
 
 pub use artifact::{Artifact, ArtifactLayer, NewArtifact, NewLayer};
@@ -43,4 +45,4 @@ pub use manifest::{Manifest, ManifestInfo, ManifestName, PutManifest};
 pub use registries::Registries;
 pub use repository::Repository;
 pub use resolve::ResolvedImage;
-pub use upload::{BlobSource, BlobUpload, BlobWriter, Put, PutOptions, UploadedBlob};
+pub use upload::{BlobSource, BlobUpload, BlobWriter, Put, PutOptions, Reopen, UploadedBlob};
