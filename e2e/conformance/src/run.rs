@@ -1,0 +1,226 @@
+//! Runs one case: writes its inputs, builds, compares, and takes everything away again.
+
+use std::{
+    fs,
+    os::unix::{fs::lchown, process::CommandExt as _},
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    base::Base,
+    builder::{Builder, Prepared, Source, clean_environment},
+    case::{Build, Case, NamedContext, Output},
+    check::{self, Knowledge, Outcome, Result1},
+    image::Layout,
+    process, servers, tree,
+};
+
+/// How long one build may take.
+const LIMIT: Duration = Duration::from_secs(180);
+
+/// What all cases share.
+pub(crate) struct Runner<'a> {
+    pub(crate) builder: &'a dyn Builder,
+    pub(crate) base: Base,
+    /// Folder in which each case gets one of its own.
+    pub(crate) work: PathBuf,
+    pub(crate) ssh_key: PathBuf,
+    pub(crate) run_id: String,
+    /// Build as this user and group.
+    pub(crate) user: Option<u32>,
+    pub(crate) keep: bool,
+}
+
+/// What became of a case.
+pub(crate) struct Report {
+    pub(crate) id: String,
+    pub(crate) area: String,
+    /// One line for each difference; none where the case holds.
+    pub(crate) failures: Vec<String>,
+    /// Why the case could not be run.
+    pub(crate) skipped: Option<String>,
+    /// Output of the last build.
+    pub(crate) log: String,
+    pub(crate) took: Duration,
+    /// Folder of the case, where it was kept.
+    pub(crate) kept: Option<PathBuf>,
+}
+
+/// Texts with which the engine says that a single-user mapping cannot express what the case asks for.
+const UNMAPPED: &[&str] = &["is not mapped into this user namespace"];
+
+impl Runner<'_> {
+    /// Runs a case to its report.
+    pub(crate) fn run(&self, case: &Case) -> Report {
+        let start = Instant::now();
+        let work = self.work.join(&case.first.id);
+        let mut log = String::new();
+        let failures = self.run_in(&work, case, &mut log).unwrap_or_else(|error| vec![format!("{error:#}")]);
+        let unmapped = self.user.is_some() && UNMAPPED.iter().any(|text| log.contains(text));
+        let skipped = (unmapped && !failures.is_empty())
+            .then(|| "it needs more users than the one that an ordinary user may map".to_owned());
+        if !self.keep {
+            let _ = fs::remove_dir_all(&work);
+        }
+        Report {
+            id: case.first.id.clone(),
+            area: case.first.area.clone(),
+            failures: if skipped.is_some() { Vec::new() } else { failures },
+            skipped,
+            log,
+            took: start.elapsed(),
+            kept: self.keep.then_some(work),
+        }
+    }
+
+    fn run_in(&self, work: &Path, case: &Case, log: &mut String) -> Result<Vec<String>> {
+        fs::create_dir_all(work)?;
+        let know = Knowledge { base: &self.base, table: self.builder.wording() };
+        let server = servers::start(&case.first, &work.join("www"))?;
+        let replace = server.as_ref().map_or(&[][..], |server| &server.substitutions);
+        let mut images: Vec<(String, Source)> = Vec::new();
+        for (at, (name, image)) in case.first.images.0.iter().enumerate() {
+            let out = work.join(format!("image{at}"));
+            let outcome = self.build(image, work, &out, &images, replace)?;
+            log.clone_from(&outcome.log);
+            if !outcome.success {
+                return Ok(vec![format!("the image {name} of the case could not be built")]);
+            }
+            let images_found = Layout::open(&out)?.images()?;
+            let digest = images_found.first().context("the image's layout is empty")?.digest.clone();
+            images.push((name.clone(), Source::Layout { dir: out, digest }));
+        }
+        let mut failures = Vec::new();
+        let mut first: Option<Result1> = None;
+        for (at, build) in std::iter::once(&case.first).chain(&case.later).enumerate() {
+            let out = work.join(format!("out{at}"));
+            let outcome = self.build(build, work, &out, &images, replace)?;
+            log.clone_from(&outcome.log);
+            let (errors, result) = check::check(know, build, &outcome, &out, first.as_ref().filter(|_| at > 0));
+            let prefix = if at == 0 { String::new() } else { format!("build {}: ", at + 1) };
+            failures.extend(errors.into_iter().map(|error| format!("{prefix}{error}")));
+            if at == 0 {
+                first = result;
+            }
+            // Later builds speak of the first one's result; their failures would only repeat its.
+            if !failures.is_empty() {
+                break;
+            }
+        }
+        Ok(failures)
+    }
+
+    /// Runs one build.
+    pub(crate) fn build(
+        &self,
+        build: &Build,
+        work: &Path,
+        out: &Path,
+        images: &[(String, Source)],
+        replace: &[(String, String)],
+    ) -> Result<Outcome> {
+        let replaced = |text: &str| {
+            replace.iter().fold(text.to_owned(), |text, (placeholder, value)| text.replace(placeholder, value))
+        };
+        let prepared = self.prepare(build, work, out, images, &replaced)?;
+        let (program, args) = self.builder.command(build, &prepared);
+        let mut command = Command::new(program);
+        command.args(args.iter().map(|arg| replaced(arg))).current_dir(work);
+        clean_environment(&mut command, work);
+        if let Some(user) = self.user {
+            own(work, user)?;
+            command.uid(user).gid(user);
+        }
+        if self.keep {
+            let words: Vec<String> = args.iter().map(|arg| format!("'{}'", replaced(arg).replace('\'', r"'\''"))).collect();
+            let name = format!("command-{}", out.file_name().unwrap_or_default().display());
+            fs::write(work.join(name), format!("{} {}\n", command.get_program().display(), words.join(" ")))?;
+        }
+        let ended = process::run(command, LIMIT)?;
+        let success = ended.status.is_some_and(|status| status.success());
+        Ok(Outcome { success, broken: ended.broken(LIMIT), log: ended.log })
+    }
+
+    fn prepare(
+        &self,
+        build: &Build,
+        work: &Path,
+        out: &Path,
+        images: &[(String, Source)],
+        replaced: &dyn Fn(&str) -> String,
+    ) -> Result<Prepared> {
+        let fresh = |name: &str| -> Result<PathBuf> {
+            let dir = work.join(name);
+            if dir.exists() {
+                fs::remove_dir_all(&dir)?;
+            }
+            Ok(dir)
+        };
+        let context = fresh("context")?;
+        tree::write(&context, &build.files)?;
+        let beside = fresh("dockerfile")?;
+        tree::write(&beside, &build.dockerfile_files)?;
+        if let Some(text) = &build.dockerfile {
+            let path = beside.join(build.filename.as_deref().unwrap_or("Dockerfile"));
+            fs::create_dir_all(path.parent().unwrap_or(&beside))?;
+            fs::write(path, replaced(text))?;
+        }
+        let mut secrets = Vec::new();
+        for (at, (id, value)) in build.secrets.iter().enumerate() {
+            let path = work.join(format!("secret{at}"));
+            fs::write(&path, value)?;
+            secrets.push((id.clone(), path));
+        }
+        let mut named = Vec::new();
+        for (at, (name, context)) in build.contexts.iter().enumerate() {
+            named.push((
+                name.clone(),
+                match context {
+                    NamedContext::Source(source) => Source::Other(source.clone()),
+                    NamedContext::Tree(files) => {
+                        let dir = fresh(&format!("named{at}"))?;
+                        tree::write(&dir, files)?;
+                        Source::Dir(dir)
+                    }
+                },
+            ));
+        }
+        for (name, source) in images {
+            let Source::Layout { dir, digest } = source else { bail!("{name} is no image") };
+            named.push((name.clone(), Source::Layout { dir: dir.clone(), digest: digest.clone() }));
+        }
+        if build.output == Output::Local && out.exists() {
+            fs::remove_dir_all(out)?;
+        }
+        Ok(Prepared {
+            dockerfile_dir: if build.dockerfile_in_context { context.clone() } else { beside },
+            context,
+            secrets,
+            named,
+            ssh_key: self.ssh_key.clone(),
+            cache: work.join("cache"),
+            out: out.to_owned(),
+            work: work.to_owned(),
+            run_id: self.run_id.clone(),
+        })
+    }
+}
+
+/// Gives a tree to the user who builds, save what a case has given to somebody else.
+fn own(path: &Path, user: u32) -> Result<()> {
+    use std::os::unix::fs::MetadataExt as _;
+    let meta = fs::symlink_metadata(path)?;
+    if meta.uid() == 0 && user != 0 {
+        lchown(path, Some(user), Some(user))?;
+    }
+    if meta.is_dir() && !path.ends_with("store") && !path.ends_with("store2") {
+        for item in fs::read_dir(path)? {
+            own(&item?.path(), user)?;
+        }
+    }
+    Ok(())
+}
