@@ -28,10 +28,13 @@ pub mod lint;
 pub mod mount;
 pub mod nodes;
 pub mod parse;
+pub mod paths;
 pub mod ports;
 mod source;
 mod units;
 
+#[cfg(test)]
+mod proptests;
 #[cfg(test)]
 mod testdata;
 

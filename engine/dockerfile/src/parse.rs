@@ -19,7 +19,7 @@ mod simple;
 mod tests;
 
 /// The largest Dockerfile that a build reads, in bytes. [`parse`] itself takes any length.
-pub const MAX_FILE: usize = 2 << 20;
+pub const MAX_FILE: usize = 4 << 20;
 
 /// The keywords, for suggestions.
 pub const KEYWORDS: [&str; 18] = [
