@@ -155,7 +155,7 @@ fn name(fd: &OwnedFd) -> String {
 
 fn mount_detached(lower: &[OwnedFd], upper: Option<&(OwnedFd, OwnedFd)>, volatile: bool) -> rustix::io::Result<OwnedFd> {
     let config = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_set_string(&config, "source", "slipway")?;
+    fsconfig_set_string(&config, "source", "overlay")?;
     for dir in lower {
         fsconfig_set_string(&config, "lowerdir+", name(dir))?;
     }
@@ -182,7 +182,7 @@ fn mount_by_string(lower: &[OwnedFd], upper: Option<&(OwnedFd, OwnedFd)>, target
         options.push_str(&format!(",upperdir={},workdir={}", name(upper), name(work)));
     }
     let options = CString::new(options).map_err(|_| Errno::INVAL)?;
-    mount("slipway", target, "overlay", MountFlags::empty(), options.as_c_str())
+    mount("overlay", target, "overlay", MountFlags::empty(), options.as_c_str())
 }
 
 fn refused(spec: &OverlaySpec, errno: Errno) -> Error {

@@ -61,7 +61,6 @@ impl Running {
     /// # Errors
     /// When the step could not be started: see [`Error`].
     pub fn wait(mut self) -> Result<Exit, Error> {
-        self.stdout = self.stdout.take();
         self.finish()
     }
 
@@ -71,7 +70,10 @@ impl Running {
         let read = (&*self.killer.control).read_to_end(&mut answer);
         let status = self.helper.wait().map_err(|error| Error::system("wait for the sandbox helper", error))?;
         self.stubs.clean();
-        if let Err(error) = fs::remove_dir(&self.dir) {
+        // The helper does it, unless it was killed.
+        if let Err(error) = fs::remove_dir(&self.dir)
+            && error.kind() != io::ErrorKind::NotFound
+        {
             tracing::debug!(dir = %self.dir.display(), %error, "a step's directory stays");
         }
         match serde_json::from_slice(&answer) {

@@ -20,7 +20,8 @@ use rustix::{
     event::{PollFd, PollFlags, poll},
     fs::{Mode, OFlags},
     mount::{
-        FsOpenFlags, MountFlags, MountPropagationFlags, fsconfig_create, fsopen, mount, mount_change,
+        FsOpenFlags, MountFlags, MountPropagationFlags, UnmountFlags, fsconfig_create, fsopen, mount, mount_change,
+        unmount,
     },
     process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, waitpid},
     thread::UnshareFlags,
@@ -56,7 +57,14 @@ pub(crate) enum Report {
 /// Entry of the helper. Its standard input is the socket to the builder.
 pub(super) fn main() -> i32 {
     let Ok(mut control) = take_control() else { return 125 };
-    let report = match receive(&mut control).and_then(|request| run(&request, &control)) {
+    let ended = receive(&mut control).and_then(|request| {
+        let ended = run(&request, &control);
+        // The builder would remove the directory too, but it may be the builder's death that ended the step.
+        let _ = unmount(&request.dir, UnmountFlags::DETACH);
+        let _ = fs::remove_dir(&request.dir);
+        ended
+    });
+    let report = match ended {
         Ok(exit) => Report::Ended(exit),
         Err(failure) => Report::Failed(failure),
     };

@@ -1,4 +1,0 @@
-//! Steps in real namespaces.
-fn main() {
-    slipway_sandbox::init();
-}
