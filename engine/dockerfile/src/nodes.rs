@@ -45,8 +45,10 @@ pub struct Node {
 pub enum Args {
     /// There are none.
     None,
-    /// Words between blanks or, for `ARG`, shell words.
+    /// Words between blanks.
     Words(Vec<Word>),
+    /// The names of `ARG`, perhaps with defaults.
+    Declarations(Vec<Declaration>),
     /// The whole text.
     Text(Word),
     /// A JSON array of strings.
@@ -69,6 +71,15 @@ pub enum Args {
     Sub(Box<Node>),
     /// The keyword is not known, so neither is how to split.
     Unknown,
+}
+
+/// A word of `ARG`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Declaration {
+    /// What is in front of the first `=`.
+    pub name: Word,
+    /// What is behind it.
+    pub default: Option<Word>,
 }
 
 /// A file cut into instructions.
@@ -335,6 +346,13 @@ fn flatten(args: &Args) -> Vec<String> {
         Args::Words(words) => words.iter().map(|word| word.text.clone()).collect(),
         Args::Text(text) => vec![text.text.clone()],
         Args::Json { strings, .. } => strings.clone(),
+        Args::Declarations(declarations) => declarations
+            .iter()
+            .map(|declaration| match &declaration.default {
+                Some(default) => format!("{}={}", declaration.name.text, default.text),
+                None => declaration.name.text.clone(),
+            })
+            .collect(),
         Args::Pairs(pairs) => {
             pairs.iter().flat_map(|pair| [pair.key.text.clone(), pair.value.text.clone()]).collect()
         }

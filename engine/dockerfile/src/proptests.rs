@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
+use serde_json::Value;
 
 use crate::{
     ast::Span,
     expand::Lexer,
     lint::{self, LintConfig},
     mount,
-    nodes::{self, Args, Node},
+    nodes,
     parse_lenient, parse_onbuild,
 };
 
@@ -43,43 +44,30 @@ fn inside(text: &str, span: Span) -> bool {
         && span.last_line <= lines
 }
 
-fn spans(node: &Node, out: &mut Vec<Span>) {
-    out.push(node.span);
-    out.push(node.keyword.span);
-    out.extend(node.flags.iter().map(|flag| flag.span));
-    out.extend(node.heredocs.iter().map(|heredoc| heredoc.span));
-    args(&node.args, out);
-}
-
-fn args(all: &Args, out: &mut Vec<Span>) {
-    match all {
-        Args::None | Args::Unknown => {}
-        Args::Words(words) => out.extend(words.iter().map(|word| word.span)),
-        Args::Text(word) => out.push(word.span),
-        Args::Json { span, .. } => out.push(*span),
-        Args::Pairs(pairs) => out.extend(pairs.iter().flat_map(|pair| [pair.key.span, pair.value.span])),
-        Args::Health { kind, command } => {
-            out.push(kind.span);
-            args(command, out);
+/// All spans in a tree, found by their form.
+fn spans(value: &Value, out: &mut Vec<Span>) {
+    match value {
+        Value::Object(fields) if fields.contains_key("first_line") => {
+            out.push(serde_json::from_value(value.clone()).unwrap());
         }
-        Args::Sub(node) => spans(node, out),
+        Value::Object(fields) => fields.values().for_each(|value| spans(value, out)),
+        Value::Array(values) => values.iter().for_each(|value| spans(value, out)),
+        _ => {}
     }
 }
 
 fn examine(text: &str) -> Result<(), TestCaseError> {
     let mut all = Vec::new();
     for node in &nodes::scan("D", text).nodes {
-        spans(node, &mut all);
+        spans(&serde_json::to_value(node).unwrap(), &mut all);
     }
     let (dockerfile, errors) = parse_lenient("D", text);
     prop_assert_eq!(errors.is_empty(), crate::parse("D", text).is_ok());
+    spans(&serde_json::to_value(&dockerfile).unwrap(), &mut all);
     for error in &errors {
         all.extend(error.span);
         all.extend(error.focus);
         let _ = error.render();
-    }
-    for instruction in dockerfile.stages.iter().flat_map(|stage| &stage.instructions) {
-        all.push(instruction.span);
     }
     for span in all {
         prop_assert!(inside(text, span), "{span:?} in {text:?}");

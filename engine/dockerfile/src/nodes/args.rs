@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{
-    Args, Node,
+    Args, Declaration, Node,
     words::{self, Piece},
 };
 use crate::{
@@ -38,10 +38,7 @@ impl Cutter<'_> {
             },
             "CMD" | "ENTRYPOINT" | "RUN" | "SHELL" => self.maybe_json(rest)?,
             "EXPOSE" | "FROM" => self.blank_separated(rest),
-            "ARG" => match self.shell_words(rest) {
-                words if words.is_empty() => Args::None,
-                words => Args::Words(words),
-            },
+            "ARG" => self.declarations(rest),
             name @ ("ENV" | "LABEL") => self.pairs(rest, name)?,
             "HEALTHCHECK" => self.health(rest)?,
             "MAINTAINER" | "STOPSIGNAL" | "USER" | "WORKDIR" => self.text(rest),
@@ -66,8 +63,28 @@ impl Cutter<'_> {
         Word { text: piece.text, span: self.joined.span(self.source, piece.start, piece.end) }
     }
 
-    fn shell_words(&self, rest: Slice<'_>) -> Vec<Word> {
-        words::shell_words(rest, self.escape).into_iter().map(|piece| self.piece(piece)).collect()
+    fn declarations(&self, rest: Slice<'_>) -> Args {
+        let words = words::shell_words(rest, self.escape);
+        if words.is_empty() {
+            return Args::None;
+        }
+        let declarations = words.into_iter().map(|word| match word.text.find('=') {
+            None => Declaration { name: self.piece(word), default: None },
+            Some(at) => {
+                let (name, default) = self.split(&word, at);
+                Declaration { name, default: Some(default) }
+            }
+        });
+        Args::Declarations(declarations.collect())
+    }
+
+    /// Splits a word at its `=`. Up to there word and line are the same: only an escape at the very end is dropped.
+    fn split(&self, word: &Piece, at: usize) -> (Word, Word) {
+        let middle = word.start + at;
+        let span = |start, end| self.joined.span(self.source, start, end);
+        let name = Word { text: word.text[..at].to_owned(), span: span(word.start, middle) };
+        let value = Word { text: word.text[at + 1..].to_owned(), span: span(middle + 1, word.end) };
+        (name, value)
     }
 
     fn text(&self, rest: Slice<'_>) -> Args {
@@ -120,7 +137,7 @@ impl Cutter<'_> {
         }
         let mut pairs = Vec::with_capacity(words.len());
         for word in words {
-            let Some((key, value)) = word.text.split_once('=') else {
+            let Some(at) = word.text.find('=') else {
                 let message = format!(
                     "Syntax error - can't find = in {:?}. Must be of the form: name=value",
                     word.text
@@ -129,15 +146,8 @@ impl Cutter<'_> {
                     .focus(self.joined.span(self.source, word.start, word.end))
                     .advise("put a value that holds blanks into double quotes: name=\"two words\""));
             };
-            let middle = word.start + key.len();
-            pairs.push(KeyValue {
-                key: Word { text: key.to_owned(), span: self.joined.span(self.source, word.start, middle) },
-                value: Word {
-                    text: value.to_owned(),
-                    span: self.joined.span(self.source, middle + 1, word.end),
-                },
-                legacy: false,
-            });
+            let (key, value) = self.split(&word, at);
+            pairs.push(KeyValue { key, value, legacy: false });
         }
         Ok(Args::Pairs(pairs))
     }

@@ -67,28 +67,16 @@ fn doc(comments: &[String], name: &str) -> String {
 
 pub(super) fn arg(node: &Node) -> Result<Vec<ArgDeclaration>, Diagnostic> {
     // Flags are not looked at: BuildKit takes `ARG --x A` too.
-    let words = words(&node.args);
-    if words.is_empty() {
-        return Err(at_least_one(node));
-    }
-    words
-        .into_iter()
-        .map(|word| {
-            let (name, default) = match word.text.split_once('=') {
-                None => (word.clone(), None),
-                Some((name, default)) => {
-                    let middle = (word.span.start + name.len()).min(word.span.end);
-                    let before = crate::ast::Span { end: middle, ..word.span };
-                    let after = crate::ast::Span { start: (middle + 1).min(word.span.end), ..word.span };
-                    let name = Word { text: name.to_owned(), span: before };
-                    (name, Some(Word { text: default.to_owned(), span: after }))
-                }
-            };
+    let Args::Declarations(declarations) = &node.args else { return Err(at_least_one(node)) };
+    declarations
+        .iter()
+        .map(|declaration| {
+            let name = declaration.name.clone();
             if name.text.is_empty() {
-                return Err(blank_name(node, &word));
+                return Err(blank_name(node, &name));
             }
             let doc = doc(&node.comments, &name.text);
-            Ok(ArgDeclaration { name, default, doc })
+            Ok(ArgDeclaration { name, default: declaration.default.clone(), doc })
         })
         .collect()
 }
