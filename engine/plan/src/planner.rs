@@ -31,7 +31,7 @@ use slipway_dockerfile::{
     Diagnostic, Dockerfile, Span,
     expand::Lexer,
     ignore::Matcher,
-    lint::{self, LintConfig, Rule, Warning},
+    lint::{self, LintConfig, Warning},
 };
 use slipway_oci::Platform;
 use stages::{Node, NodeId};
@@ -56,7 +56,7 @@ struct Planner<'a> {
     epoch: Option<i64>,
     lexer: Lexer,
     lint: LintConfig,
-    /// The context's ignore rules, when `CopyIgnoredFile` can be told from them.
+    /// The context's ignore rules.
     ignore: Option<Matcher>,
     /// Named contexts by normalised name: the name as given and what it is.
     contexts: BTreeMap<String, (String, String)>,
@@ -110,7 +110,7 @@ fn plan_all<'a>(request: &'a PlanRequest, bases: &'a Bases) -> Result<Plans<'a>,
     let mut warnings = Vec::new();
     let fail = |error: Diagnostic, warnings: &[Warning]| {
         let mut all = vec![error];
-        all.extend(warnings.iter().map(|warning| as_diagnostic(file, warning)));
+        all.extend(warnings.iter().map(|warning| warning.diagnostic(file)));
         all
     };
     let check = request.args.get("BUILDKIT_DOCKERFILE_CHECK").map(String::as_str);
@@ -152,20 +152,8 @@ fn plan_all<'a>(request: &'a PlanRequest, bases: &'a Bases) -> Result<Plans<'a>,
     if !needs.is_empty() {
         return Ok(Plans::Need(needs));
     }
-    if lint.error && !warnings.is_empty() {
-        let mut rules: Vec<String> = Vec::new();
-        for warning in &warnings {
-            let name = format!("{:?}", warning.rule);
-            if !rules.contains(&name) {
-                rules.push(name);
-            }
-        }
-        let error = Diagnostic::error(
-            "lint",
-            format!("lint violation found for rules: {}", rules.join(", ")),
-        )
-        .advise("Mend what the warnings below say, or take error=true out of the check directive.");
-        return Err(fail(error, &warnings));
+    if let Some(violation) = lint::violation(&lint, &warnings) {
+        return Err(fail(violation, &warnings));
     }
     Ok(Plans::Ready(planned, warnings))
 }
@@ -179,16 +167,6 @@ fn add_new(warnings: &mut Vec<Warning>, found: Vec<Warning>) {
     }
 }
 
-fn as_diagnostic(file: &Dockerfile, warning: &Warning) -> Diagnostic {
-    let mut diagnostic = Diagnostic::warning(format!("{:?}", warning.rule), warning.detail.clone()).at(
-        file.name.clone(),
-        &file.source,
-        warning.span,
-    );
-    diagnostic.url.clone_from(&warning.url);
-    diagnostic
-}
-
 impl<'a> Planner<'a> {
     fn new(
         request: &'a PlanRequest,
@@ -199,13 +177,8 @@ impl<'a> Planner<'a> {
     ) -> Fallible<Self> {
         let file = &request.dockerfile;
         let contexts = bases::normalize_contexts(&request.contexts)?;
-        let ignore =
-            if request.ignore.is_empty() || request.ignore.iter().any(|pattern| pattern.starts_with('!')) {
-                None
-            } else {
-                // Patterns that cannot be read are the context's fault and reported where it is read.
-                Matcher::new(&request.ignore).ok()
-            };
+        // Patterns that cannot be read are the context's fault and reported where it is read.
+        let ignore = Matcher::new(&request.ignore).ok();
         Ok(Self {
             request,
             bases,
@@ -265,58 +238,5 @@ impl<'a> Planner<'a> {
     /// An error at a place of the Dockerfile.
     fn error(&self, code: &str, message: impl Into<String>, span: Span) -> Box<Diagnostic> {
         Box::new(Diagnostic::error(code, message).at(self.file.name.clone(), &self.file.source, span))
-    }
-
-    /// A finding of a build check.
-    fn warn(&mut self, lint: &LintConfig, rule: Rule, span: Span, detail: String) {
-        if lint.enabled(rule) {
-            self.warnings.push(Warning {
-                rule,
-                line: span.first_line,
-                span,
-                detail,
-                url: rule_url(rule),
-            });
-        }
-    }
-}
-
-/// The check's page in Docker's documentation: BuildKit's names and ours are the same on purpose.
-fn rule_url(rule: Rule) -> Option<String> {
-    if matches!(rule, Rule::InvalidBaseImagePlatform) {
-        return None;
-    }
-    let mut path = String::new();
-    let name = format!("{rule:?}");
-    let letters: Vec<char> = name.chars().collect();
-    for (at, letter) in letters.iter().enumerate() {
-        let starts = letter.is_ascii_uppercase()
-            && at > 0
-            && (!letters[at - 1].is_ascii_uppercase()
-                || letters.get(at + 1).is_some_and(char::is_ascii_lowercase));
-        if starts {
-            path.push('-');
-        }
-        path.push(letter.to_ascii_lowercase());
-    }
-    Some(format!("https://docs.docker.com/go/dockerfile/rule/{path}/"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_rules_page_is_its_name_in_kebab_case() {
-        for (rule, page) in [
-            (Rule::UndefinedVar, "undefined-var"),
-            (Rule::JSONArgsRecommended, "json-args-recommended"),
-            (Rule::SecretsUsedInArgOrEnv, "secrets-used-in-arg-or-env"),
-        ] {
-            assert_eq!(
-                rule_url(rule).unwrap(),
-                format!("https://docs.docker.com/go/dockerfile/rule/{page}/")
-            );
-        }
     }
 }

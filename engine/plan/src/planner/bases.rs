@@ -9,7 +9,7 @@ use crate::{
     request::BaseRequest,
     source::{GitSource, HttpSource, ImageSource, Source},
 };
-use slipway_dockerfile::{Diagnostic, Span, distance::closest, lint::Rule};
+use slipway_dockerfile::{Diagnostic, Span, distance::closest, lint::rules};
 use slipway_oci::{ImageConfig, Platform, Reference};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -129,14 +129,13 @@ impl Planner<'_> {
         if let Some(resolved) = found {
             if matches!(resolved.source, Source::Image(_)) {
                 let actual = resolved.config.platform();
-                if (&platform.os, &platform.architecture) != (&actual.os, &actual.architecture) {
-                    let detail = format!(
-                        "Base image {base_name} was pulled with platform {:?}, expected {:?} for current build",
-                        actual.to_string(),
-                        platform.to_string()
-                    );
-                    let lint = self.lint.clone();
-                    self.warn(&lint, Rule::InvalidBaseImagePlatform, span, detail);
+                if let Some(stage) = self.nodes[id].stage
+                    && (&platform.os, &platform.architecture) != (&actual.os, &actual.architecture)
+                {
+                    let (got, want) = (actual.to_string(), platform.to_string());
+                    self.warnings.extend(rules::invalid_base_image_platform(
+                        &self.lint, stage, &base_name, &got, &want,
+                    ));
                 }
             }
             self.nodes[id].platform = Some(platform);

@@ -7,27 +7,12 @@ use super::{
 };
 use crate::model::{MkdirOp, Op};
 use slipway_dockerfile::{
-    InstructionKind, Span,
+    InstructionKind,
     ast::{self, Command, CommandForm, KeyValue, Word},
-    lint::Rule,
+    lint::rules,
     ports,
 };
 use slipway_oci::{Healthcheck, ImageConfig};
-
-/// Words in the name of a variable that say that its value is a secret, and words that say that it is not.
-const SECRET_WORDS: [&str; 10] = [
-    "apikey",
-    "auth",
-    "credential",
-    "credentials",
-    "key",
-    "password",
-    "pword",
-    "passwd",
-    "secret",
-    "token",
-];
-const HARMLESS_WORDS: [&str; 3] = ["public", "file", "version"];
 
 /// The command line of a shell-form instruction.
 pub(super) fn with_shell(config: &ImageConfig, command: &str) -> Vec<String> {
@@ -49,41 +34,35 @@ impl<'a> Planner<'a> {
     ) -> Fallible<Done> {
         let history = match kind {
             InstructionKind::Env(pairs) => {
-                let pairs = self.expand_pairs(built, at, pairs, "ENV")?;
+                let pairs = self.expand_pairs(built, at, pairs)?;
                 for (name, value) in &pairs {
-                    self.check_secret_name("ENV", name, at);
                     built.env.set(name, value);
                     built.config.config.set_env(name, value);
                 }
                 joined("ENV", &pairs)
             }
             InstructionKind::Label(pairs) => {
-                let pairs = self.expand_pairs(built, at, pairs, "LABEL")?;
+                let pairs = self.expand_pairs(built, at, pairs)?;
                 built.config.config.labels.extend(pairs.iter().cloned());
                 joined("LABEL", &pairs)
             }
             InstructionKind::Cmd(command) => {
-                let previous = built.cmd.replace(at.span());
-                self.check_once(at, previous);
-                let args = self.command_line(built, at, command);
+                built.cmd_set = true;
+                let args = command_line(built, command);
                 built.config.config.cmd.clone_from(&args);
                 // Only Windows looks at it, but Docker's images all have it.
                 built.config.config.args_escaped = true;
                 format!("CMD {}", text::quoted_list(&args))
             }
             InstructionKind::Entrypoint(command) => {
-                let previous = built.entrypoint.replace(at.span());
-                self.check_once(at, previous);
-                let args = self.command_line(built, at, command);
+                let args = command_line(built, command);
                 built.config.config.entrypoint.clone_from(&args);
-                if built.cmd.is_none() {
+                if !built.cmd_set {
                     built.config.config.cmd.clear();
                 }
                 format!("ENTRYPOINT {}", text::quoted_list(&args))
             }
             InstructionKind::Healthcheck(check) => {
-                let previous = built.healthcheck.replace(at.span());
-                self.check_once(at, previous);
                 let check = healthcheck(check);
                 let history = format!("HEALTHCHECK {}", text::healthcheck(&check));
                 built.config.config.healthcheck = Some(check);
@@ -144,11 +123,13 @@ impl<'a> Planner<'a> {
 
     pub(super) fn workdir(&mut self, built: &mut Built, at: &At<'_, 'a>, path: &Word) -> Fallible<Done> {
         let path = self.expand(built, at, path)?;
-        if !built.workdir_set && !paths::is_absolute(&path, &built.platform.os) {
-            let detail =
-                format!("Relative workdir {path:?} can have unexpected results if the base image changes");
-            self.warn(&at.lint, Rule::WorkdirRelativePath, at.span(), detail);
-        }
+        let known = built.workdir_set || paths::is_absolute(&path, &built.platform.os);
+        self.warnings.extend(rules::workdir_relative(
+            &at.lint,
+            &at.command.instruction,
+            &path,
+            known,
+        ));
         built.workdir_set = true;
         self.change_directory(built, &path, at.span())?;
         let history = Some(format!("WORKDIR {}", built.cwd));
@@ -178,7 +159,6 @@ impl<'a> Planner<'a> {
         built: &Built,
         at: &At<'_, 'a>,
         pairs: &[KeyValue],
-        keyword: &str,
     ) -> Fallible<Vec<(String, String)>> {
         let mut expanded = Vec::with_capacity(pairs.len());
         for pair in pairs {
@@ -187,35 +167,7 @@ impl<'a> Planner<'a> {
                 self.expand(built, at, &pair.value)?,
             ));
         }
-        if pairs.iter().any(|pair| pair.legacy) {
-            let keyword = if at.command.instruction.keyword.is_empty() {
-                keyword
-            } else {
-                at.command.instruction.keyword.as_str()
-            };
-            let detail = format!(
-                "\"{keyword} key=value\" should be used instead of legacy \"{keyword} key value\" format"
-            );
-            self.warn(&at.lint, Rule::LegacyKeyValueFormat, at.span(), detail);
-        }
         Ok(expanded)
-    }
-
-    /// The arguments of `CMD` and `ENTRYPOINT`.
-    fn command_line(&mut self, built: &Built, at: &At<'_, 'a>, command: &Command) -> Vec<String> {
-        match &command.form {
-            CommandForm::Exec(args) => args.clone(),
-            CommandForm::Shell(line) => {
-                if built.config.config.shell.is_empty() {
-                    let keyword = &at.command.instruction.keyword;
-                    let detail = format!(
-                        "JSON arguments recommended for {keyword} to prevent unintended behavior related to OS signals"
-                    );
-                    self.warn(&at.lint, Rule::JSONArgsRecommended, at.span(), detail);
-                }
-                with_shell(&built.config, line)
-            }
-        }
     }
 
     fn expose(&mut self, built: &mut Built, at: &At<'_, 'a>, words: &[Word]) -> Fallible<String> {
@@ -228,50 +180,21 @@ impl<'a> Planner<'a> {
             for spec in specs.words {
                 let parsed =
                     ports::parse(&spec).map_err(|error| self.error("port", error.to_string(), at.span()))?;
-                let (address, protocol) = spec.split_once('/').unwrap_or((&spec, ""));
-                if protocol.bytes().any(|byte| byte.is_ascii_uppercase()) {
-                    let detail =
-                        format!("Defined protocol '{spec}' in EXPOSE instruction should be lowercase");
-                    self.warn(&at.lint, Rule::ExposeProtoCasing, at.span(), detail);
-                }
-                if address
-                    .rsplit_once(':')
-                    .is_some_and(|(host, _)| !host.trim_matches(':').is_empty())
-                {
-                    let detail = format!(
-                        "EXPOSE instruction should not define an IP address or host-port mapping, found '{spec}'"
-                    );
-                    self.warn(&at.lint, Rule::ExposeInvalidFormat, at.span(), detail);
-                }
+                self.warnings
+                    .extend(rules::expose(&at.lint, &at.command.instruction, &spec));
                 names.extend(parsed.iter().map(ToString::to_string));
             }
         }
         built.config.config.exposed_ports.extend(names.iter().cloned());
         Ok(format!("EXPOSE {}", text::plain_list(&names)))
     }
+}
 
-    /// `MultipleInstructionsDisallowed`, reported for the one that has no effect.
-    fn check_once(&mut self, at: &At<'_, 'a>, previous: Option<Span>) {
-        if let Some(previous) = previous {
-            let detail = format!(
-                "Multiple {} instructions should not be used in the same stage because only the last one will be used",
-                at.command.instruction.keyword
-            );
-            self.warn(&at.lint, Rule::MultipleInstructionsDisallowed, previous, detail);
-        }
-    }
-
-    /// `SecretsUsedInArgOrEnv`, by the words of the name.
-    pub(super) fn check_secret_name(&mut self, keyword: &str, name: &str, at: &At<'_, 'a>) {
-        let has = |words: &[&str]| {
-            name.split('_')
-                .any(|part| words.iter().any(|word| part.eq_ignore_ascii_case(word)))
-        };
-        if has(&SECRET_WORDS) && !has(&HARMLESS_WORDS) {
-            let detail =
-                format!("Do not use ARG or ENV instructions for sensitive data ({keyword} {name:?})");
-            self.warn(&at.lint, Rule::SecretsUsedInArgOrEnv, at.span(), detail);
-        }
+/// The arguments of `CMD` and `ENTRYPOINT`.
+fn command_line(built: &Built, command: &Command) -> Vec<String> {
+    match &command.form {
+        CommandForm::Exec(args) => args.clone(),
+        CommandForm::Shell(line) => with_shell(&built.config, line),
     }
 }
 

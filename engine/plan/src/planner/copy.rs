@@ -14,7 +14,7 @@ use slipway_dockerfile::{
     ast::{Add, Copy, SourcesAndDest, Word},
     expand::Lexer,
     glob,
-    lint::Rule,
+    lint::rules,
 };
 use slipway_oci::Digest;
 
@@ -66,7 +66,7 @@ impl<'a> Planner<'a> {
                 _ => {}
             }
             if source == Source::Context && at.command.sources.is_empty() {
-                self.check_ignored(at, "Copy", path);
+                self.check_ignored(at, path);
             }
             sources.push(self.local(built, at, &source, path, copy.parents, false)?);
         }
@@ -97,7 +97,7 @@ impl<'a> Planner<'a> {
                 Detected::Git(git) if !git.maybe_local => self.git(at, git, &flags)?,
                 _ if is_http(path) => self.http(at, path, &flags)?,
                 _ => {
-                    self.check_ignored(at, "Add", path);
+                    self.check_ignored(at, path);
                     self.local(
                         built,
                         at,
@@ -339,22 +339,15 @@ impl<'a> Planner<'a> {
         })
     }
 
-    /// `CopyIgnoredFile`. Without patterns that take files back in, what is ignored can be told from the path alone.
-    fn check_ignored(&mut self, at: &At<'_, 'a>, verb: &str, path: &str) {
-        let Some(matcher) = &self.ignore else { return };
-        let cleaned = paths::clean(path);
-        if matches!(cleaned.as_str(), "." | "/")
-            && !self
-                .request
-                .ignore
-                .iter()
-                .any(|pattern| matches!(pattern.as_str(), "*" | "**" | "**/*"))
-        {
-            return;
-        }
-        if matcher.matches(&cleaned).unwrap_or(false) {
-            let detail = format!("Attempting to {verb} file {cleaned:?} that is excluded by .dockerignore");
-            self.warn(&at.lint, Rule::CopyIgnoredFile, at.span(), detail);
+    /// `CopyIgnoredFile`.
+    fn check_ignored(&mut self, at: &At<'_, 'a>, path: &str) {
+        if let Some(ignore) = &self.ignore {
+            self.warnings.extend(rules::copy_ignored(
+                &at.lint,
+                &at.command.instruction,
+                path,
+                ignore,
+            ));
         }
     }
 }

@@ -16,7 +16,7 @@ use slipway_dockerfile::{
     Diagnostic, InstructionKind, Span,
     ast::{ArgDeclaration, Word},
     expand::Lexer,
-    lint::{self, LintConfig},
+    lint::{self, LintConfig, rules},
 };
 use slipway_oci::{History, ImageConfig, Platform};
 use std::rc::Rc;
@@ -44,9 +44,8 @@ pub(super) struct Built {
     /// A `WORKDIR` of this Dockerfile was seen.
     pub(super) workdir_set: bool,
     pub(super) steps: Vec<Step>,
-    pub(super) cmd: Option<Span>,
-    pub(super) entrypoint: Option<Span>,
-    pub(super) healthcheck: Option<Span>,
+    /// The stage has a `CMD` of its own, which an `ENTRYPOINT` keeps.
+    pub(super) cmd_set: bool,
     pub(super) used: Used,
     number: u32,
 }
@@ -97,7 +96,12 @@ impl<'a> Planner<'a> {
         }
         let mut built = self.start(id)?;
         let commands = std::mem::take(&mut self.nodes[id].commands);
-        if self.nodes[id].is_stage() {
+        if let Some(stage) = self.nodes[id].stage
+            && self.nodes[id].is_stage()
+        {
+            let shell_is_set = !built.config.config.shell.is_empty();
+            self.warnings
+                .extend(lint::check_stage(stage, &self.lint, shell_is_set));
             for command in &commands {
                 self.dispatch(id, &mut built, command)?;
             }
@@ -129,9 +133,7 @@ impl<'a> Planner<'a> {
                 build_args: Vec::new(),
                 workdir_set: false,
                 steps: Vec::new(),
-                cmd: None,
-                entrypoint: None,
-                healthcheck: None,
+                cmd_set: false,
                 used: Used::default(),
                 number: 0,
             },
@@ -145,7 +147,7 @@ impl<'a> Planner<'a> {
             }
         };
         built.steps = Vec::new();
-        (built.cmd, built.entrypoint, built.healthcheck) = (None, None, None);
+        built.cmd_set = false;
         built.config.config.on_build = Vec::new();
         // BuildKit counts the pull of the base image as the stage's first step.
         built.number = u32::from(node.base.is_none() && matches!(built.base, Source::Image(_)));
@@ -272,12 +274,11 @@ impl<'a> Planner<'a> {
         names: impl IntoIterator<Item = &'n String>,
     ) {
         for name in names {
-            let declared = built.build_args.iter().any(|(arg, _)| arg == name);
-            if declared || NOT_IN_ENVIRONMENT.contains(&name.as_str()) {
+            if built.build_args.iter().any(|(arg, _)| arg == name) {
                 continue;
             }
             let instruction = at.command.instruction.as_ref();
-            self.warnings.extend(lint::undefined_var(
+            self.warnings.extend(rules::undefined_var(
                 &at.lint,
                 instruction,
                 name,
@@ -301,7 +302,6 @@ impl<'a> Planner<'a> {
         let mut words = Vec::with_capacity(declarations.len());
         for declaration in declarations {
             let name = declaration.name.text.as_str();
-            self.check_secret_name("ARG", name, at);
             let given = self.args.get(name).cloned();
             let from_global =
                 given.is_none() && declaration.default.is_none() && self.globals.value(name).is_some();

@@ -6,10 +6,7 @@ use crate::{
     source::{ImageSource, Source},
 };
 use slipway_dockerfile::{
-    Diagnostic, Instruction, InstructionKind, Span, Stage,
-    distance::closest,
-    expand::Expansion,
-    lint::{LintConfig, Rule},
+    Diagnostic, Instruction, InstructionKind, Span, Stage, distance::closest, expand::Expansion, lint::rules,
     parse_onbuild,
 };
 use slipway_oci::{ImageConfig, Platform, Reference};
@@ -84,12 +81,8 @@ impl<'a> Planner<'a> {
                 return;
             };
             if name.text.parse::<Reference>().is_err() {
-                let detail = format!(
-                    "Default value for ARG {} results in empty or invalid base image name",
-                    stage.base.text
-                );
-                let lint = self.lint.clone();
-                self.warn(&lint, Rule::InvalidDefaultArgInFrom, stage.span, detail);
+                self.warnings
+                    .extend(rules::invalid_default_arg_in_from(&self.lint, stage));
             }
         }
     }
@@ -97,8 +90,7 @@ impl<'a> Planner<'a> {
     /// A node for each stage.
     pub(super) fn make_nodes(&mut self) -> Fallible<()> {
         for stage in &self.file.stages {
-            let lint = self.lint.for_comments(&stage.comments);
-            let name = self.expand_from(&lint, stage, &stage.base.text)?;
+            let name = self.expand_from(stage, &stage.base.text)?;
             if name.text.is_empty() {
                 return Err(self.error(
                     "base-blank",
@@ -108,7 +100,7 @@ impl<'a> Planner<'a> {
             }
             let mut used_args = name.matched;
             let platform = match &stage.platform {
-                Some(word) => Some(self.stage_platform(&lint, stage, &word.text, &mut used_args)?),
+                Some(word) => Some(self.stage_platform(stage, &word.text, &mut used_args)?),
                 None => None,
             };
             let context = match &stage.name {
@@ -166,7 +158,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Expands a word of a `FROM`, which sees the global scope.
-    fn expand_from(&mut self, lint: &LintConfig, stage: &Stage, word: &str) -> Fallible<Expansion> {
+    fn expand_from(&mut self, stage: &Stage, word: &str) -> Fallible<Expansion> {
         let expansion = self
             .lexer
             .process(word, &self.globals)
@@ -179,33 +171,23 @@ impl<'a> Planner<'a> {
                 .globals
                 .names()
                 .chain(self.declared.keys().map(String::as_str));
-            let mut detail = format!("FROM argument '{name}' is not declared");
-            if let Some(close) = closest(name, known) {
-                detail = format!("{detail} (did you mean {close}?)");
-            }
-            self.warn(lint, Rule::UndefinedArgInFrom, stage.span, detail);
+            self.warnings
+                .extend(rules::undefined_arg_in_from(&self.lint, stage, name, known));
         }
         Ok(expansion)
     }
 
     fn stage_platform(
         &mut self,
-        lint: &LintConfig,
         stage: &Stage,
         word: &str,
         used: &mut BTreeSet<String>,
     ) -> Fallible<Platform> {
-        let expansion = self.expand_from(lint, stage, word)?;
-        if expansion.matched.len() == 1
-            && expansion.unmatched.is_empty()
-            && expansion.matched.contains("TARGETPLATFORM")
-            && self.globals.value("TARGETPLATFORM") == Some(expansion.text.as_str())
-        {
-            let detail = format!(
-                "Setting platform to predefined {word} in FROM is redundant as this is the default behavior"
-            );
-            self.warn(lint, Rule::RedundantTargetPlatform, stage.span, detail);
-        }
+        let expansion = self.expand_from(stage, word)?;
+        let target = self.globals.value("TARGETPLATFORM").unwrap_or_default();
+        self.warnings.extend(rules::redundant_target_platform(
+            &self.lint, stage, &expansion, target,
+        ));
         let did_you_mean = || {
             expansion
                 .unmatched
@@ -225,16 +207,14 @@ impl<'a> Planner<'a> {
                 let message = format!("failed to parse platform {word}: {error}{}", did_you_mean());
                 self.error("platform-invalid", message, stage.span)
             })?;
-        if expansion.matched.is_empty() && expansion.unmatched.is_empty() {
-            let name = stage.name.as_deref().unwrap_or("");
-            if !name.contains(&platform.os) && !name.contains(&platform.architecture) {
-                let detail = format!(
-                    "FROM --platform flag should not use constant value {:?}",
-                    expansion.text
-                );
-                self.warn(lint, Rule::FromPlatformFlagConstDisallowed, stage.span, detail);
-            }
-        }
+        let (os, architecture) = (&platform.os, &platform.architecture);
+        self.warnings.extend(rules::from_platform_const(
+            &self.lint,
+            stage,
+            &expansion,
+            os,
+            architecture,
+        ));
         used.extend(expansion.matched);
         Ok(platform)
     }
