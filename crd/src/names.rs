@@ -1,0 +1,24 @@
+//! Labels, annotations and other names that Slipway puts on objects. They are part of the API: people select by them.
+
+/// The API group, and the prefix of every label and annotation.
+pub const GROUP: &str = "slipway.build";
+/// The field manager of everything that the operator applies.
+pub const FIELD_MANAGER: &str = "slipway";
+
+/// Label: name of the ImageBuild that an object belongs to (shortened with a hash where it exceeds 63 characters).
+pub const LABEL_BUILD: &str = "slipway.build/build";
+/// Label: generation of the ImageBuild's run that a pod was made for.
+pub const LABEL_GENERATION: &str = "slipway.build/generation";
+/// Label: `plan` or `stage`.
+pub const LABEL_KIND: &str = "slipway.build/kind";
+/// Label: id of the stage in the plan, like `build-linux-amd64`; stage pods only.
+pub const LABEL_STAGE: &str = "slipway.build/stage";
+/// Label: platform of the stage with dashes, like `linux-arm64`; stage pods only.
+pub const LABEL_PLATFORM: &str = "slipway.build/platform";
+/// Label: which attempt at its work a pod is, from 1.
+pub const LABEL_ATTEMPT: &str = "slipway.build/attempt";
+
+/// Label: what manages an object, with the value [`MANAGED_BY`].
+pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Value of [`LABEL_MANAGED_BY`]: the operator watches the pods that have it.
+pub const MANAGED_BY: &str = "slipway";

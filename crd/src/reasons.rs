@@ -1,0 +1,84 @@
+//! The stable reason words of conditions and events. A word never changes its meaning; scripts may depend on it.
+//!
+//! A failure that a runner tells has the word of `slipway_plan::protocol::FailureReason`, passed on as it is
+//! (`DockerfileInvalid`, `FileNotFound`, `ImageNotFound`, `RegistryUnauthorized`, `RegistryUnreachable`,
+//! `RegistryError`, `SourceUnreachable`, `StepFailed`, `OutOfMemory`, `SecretNotFound`, `SandboxUnavailable`, `NoSpace`,
+//! `Internal`). The words here are the operator's own.
+
+/// The build has been seen and not begun.
+pub const PENDING: &str = "Pending";
+/// The plan pod is at work.
+pub const PLANNING: &str = "Planning";
+/// Stage pods are at work.
+pub const RUNNING: &str = "Running";
+/// All stages are done; the tags are being written.
+pub const ASSEMBLING: &str = "Assembling";
+/// The image is at every tag.
+pub const SUCCEEDED: &str = "Succeeded";
+/// The build ended without an image.
+pub const FAILED: &str = "Failed";
+/// `spec.suspend` is set.
+pub const SUSPENDED: &str = "Suspended";
+/// A newer generation took the place of a running one.
+pub const SUPERSEDED: &str = "Superseded";
+/// A stage was stopped because another one failed.
+pub const CANCELLED: &str = "Cancelled";
+/// A pod waits for a node that can take it.
+pub const UNSCHEDULABLE: &str = "Unschedulable";
+/// The namespace's quota or an admission policy refuses a pod; the operator tries again.
+pub const POD_REFUSED: &str = "PodRefused";
+/// The namespace's ResourceQuota is used up; the operator tries again.
+pub const QUOTA_EXCEEDED: &str = "QuotaExceeded";
+/// A pod cannot start: its runner image cannot be pulled.
+pub const RUNNER_IMAGE_UNAVAILABLE: &str = "RunnerImageUnavailable";
+/// A pod cannot start for a reason of its node or its volumes.
+pub const POD_CANNOT_START: &str = "PodCannotStart";
+/// A pod was evicted, preempted, or its node shut down.
+pub const POD_EVICTED: &str = "PodEvicted";
+/// A pod or its node vanished.
+pub const POD_LOST: &str = "PodLost";
+/// A stage is about to run again after a fault that was not its own.
+pub const RETRYING: &str = "Retrying";
+/// The build took longer than `spec.timeout`.
+pub const TIMED_OUT: &str = "TimedOut";
+/// The spec says something that the schema's rules cannot see and that cannot be built.
+pub const SPEC_INVALID: &str = "SpecInvalid";
+/// A Secret, or a key of it, is not there.
+pub const SECRET_NOT_FOUND: &str = "SecretNotFound";
+/// A ConfigMap, or a key of it, is not there.
+pub const CONFIG_MAP_NOT_FOUND: &str = "ConfigMapNotFound";
+/// A credentials Secret is not of type `kubernetes.io/dockerconfigjson`, or does not parse.
+pub const CREDENTIALS_INVALID: &str = "CredentialsInvalid";
+/// A registry refused the credentials, or wants some.
+pub const REGISTRY_UNAUTHORIZED: &str = "RegistryUnauthorized";
+/// A registry did not answer.
+pub const REGISTRY_UNREACHABLE: &str = "RegistryUnreachable";
+/// A registry answered with an error.
+pub const REGISTRY_ERROR: &str = "RegistryError";
+/// What a registry gave back is not what was written.
+pub const DIGEST_MISMATCH: &str = "DigestMismatch";
+/// A fault of Slipway.
+pub const INTERNAL: &str = "Internal";
+
+/// A condition: it holds.
+pub const DONE: &str = "Done";
+/// A condition: the build has not come that far.
+pub const NOT_YET: &str = "NotYet";
+/// A condition: nothing keeps the build from going on.
+pub const NOT_STALLED: &str = "NotStalled";
+
+/// `status.reason`: the first run of this ImageBuild.
+pub const CREATED: &str = "Created";
+/// `status.reason`: the spec changed since the last run.
+pub const SPEC_CHANGED: &str = "SpecChanged";
+/// `status.reason`: what was missing has appeared.
+pub const INPUT_APPEARED: &str = "InputAppeared";
+
+/// Event: a stage's pod was created.
+pub const STAGE_STARTED: &str = "StageStarted";
+/// Event: a stage is done.
+pub const STAGE_FINISHED: &str = "StageFinished";
+/// Event: the plan is there.
+pub const PLANNED: &str = "Planned";
+/// Event: a finished ImageBuild was deleted as `spec.ttlSecondsAfterFinished` asks.
+pub const EXPIRED: &str = "Expired";
