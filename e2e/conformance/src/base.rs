@@ -43,20 +43,35 @@ const PROGRAMS: &[(&str, &str)] = &[
 pub(crate) fn programs() -> Result<()> {
     let missing = || {
         // Debian has moved bzip2 from /bin to /usr/bin.
-        let there = |path: &str| Path::new(path).exists() || Path::new(path.trim_start_matches("/usr")).exists();
-        PROGRAMS.iter().filter(|(path, _)| !there(path)).map(|(_, package)| *package).collect::<Vec<_>>()
+        let there =
+            |path: &str| Path::new(path).exists() || Path::new(path.trim_start_matches("/usr")).exists();
+        PROGRAMS
+            .iter()
+            .filter(|(path, _)| !there(path))
+            .map(|(_, package)| *package)
+            .collect::<Vec<_>>()
     };
     let packages = missing();
     if packages.is_empty() {
         return Ok(());
     }
-    let install = format!("apt-get install --yes --no-install-recommends {}", packages.join(" "));
+    let install = format!(
+        "apt-get install --yes --no-install-recommends {}",
+        packages.join(" ")
+    );
     if rustix::process::geteuid().is_root() && Path::new("/usr/bin/apt-get").exists() {
         eprintln!("{install}");
-        let _ = Command::new("sh").arg("-c").arg(&install).env("DEBIAN_FRONTEND", "noninteractive").status();
+        let _ = Command::new("sh")
+            .arg("-c")
+            .arg(&install)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .status();
     }
     let packages = missing();
-    ensure!(packages.is_empty(), "programs are missing that the cases need; as root: {install}");
+    ensure!(
+        packages.is_empty(),
+        "programs are missing that the cases need; as root: {install}"
+    );
     Ok(())
 }
 
@@ -100,10 +115,17 @@ pub(crate) fn make(dir: &Path) -> Result<Base> {
 }
 
 fn rootfs() -> Result<Vec<u8>> {
-    let program = fs::read(BUSYBOX).with_context(|| format!("failed to read {BUSYBOX}; Debian has it in busybox-static"))?;
-    let listed = Command::new(BUSYBOX).arg("--list").output().context("failed to ask busybox for its applets")?;
+    let program = fs::read(BUSYBOX)
+        .with_context(|| format!("failed to read {BUSYBOX}; Debian has it in busybox-static"))?;
+    let listed = Command::new(BUSYBOX)
+        .arg("--list")
+        .output()
+        .context("failed to ask busybox for its applets")?;
     let listed = String::from_utf8(listed.stdout)?;
-    let mut applets: Vec<&str> = listed.split_whitespace().filter(|name| *name != "busybox").collect();
+    let mut applets: Vec<&str> = listed
+        .split_whitespace()
+        .filter(|name| *name != "busybox")
+        .collect();
     applets.sort_unstable();
     applets.dedup();
 
@@ -115,28 +137,65 @@ fn rootfs() -> Result<Vec<u8>> {
         header.set_uid(0);
         header.set_gid(0);
         header.set_mtime(0);
-        tree::append(&mut out, header, name, link, data)
+        tree::append(&mut out, header, name, link, data);
     };
-    let dirs = ["bin", "dev", "etc", "home", "proc", "root", "sys", "tmp", "usr", "usr/bin", "var", "var/spool"];
+    let dirs = [
+        "bin",
+        "dev",
+        "etc",
+        "home",
+        "proc",
+        "root",
+        "sys",
+        "tmp",
+        "usr",
+        "usr/bin",
+        "var",
+        "var/spool",
+    ];
     for dir in dirs {
         let mode = match dir {
             "root" => 0o700,
             "tmp" => 0o1777,
             _ => 0o755,
         };
-        add(tar::EntryType::Directory, &format!("{dir}/"), mode, "", b"")?;
+        add(tar::EntryType::Directory, &format!("{dir}/"), mode, "", b"");
     }
-    add(tar::EntryType::Regular, "bin/busybox", 0o755, "", &program)?;
+    add(tar::EntryType::Regular, "bin/busybox", 0o755, "", &program);
     for applet in applets {
-        add(tar::EntryType::Symlink, &format!("bin/{applet}"), 0o777, "busybox", b"")?;
+        add(
+            tar::EntryType::Symlink,
+            &format!("bin/{applet}"),
+            0o777,
+            "busybox",
+            b"",
+        );
     }
-    add(tar::EntryType::Symlink, "usr/bin/env", 0o777, "../../bin/busybox", b"")?;
+    add(
+        tar::EntryType::Symlink,
+        "usr/bin/env",
+        0o777,
+        "../../bin/busybox",
+        b"",
+    );
     let passwd = "root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1:daemon:/usr/sbin:/bin/false\n\
                   www:x:33:33:www:/var/www:/bin/false\nnobody:x:65534:65534:nobody:/home:/bin/false\n";
     let group = "root:x:0:\ndaemon:x:1:\nwheel:x:10:root\nwww:x:33:\nnobody:x:65534:\n";
-    add(tar::EntryType::Regular, "etc/passwd", 0o644, "", passwd.as_bytes())?;
-    add(tar::EntryType::Regular, "etc/group", 0o644, "", group.as_bytes())?;
-    add(tar::EntryType::Regular, "etc/shadow", 0o640, "", b"root:*:::::::\ndaemon:*:::::::\n")?;
+    add(
+        tar::EntryType::Regular,
+        "etc/passwd",
+        0o644,
+        "",
+        passwd.as_bytes(),
+    );
+    add(tar::EntryType::Regular, "etc/group", 0o644, "", group.as_bytes());
+    add(
+        tar::EntryType::Regular,
+        "etc/shadow",
+        0o640,
+        "",
+        b"root:*:::::::\ndaemon:*:::::::\n",
+    );
     out.resize(out.len() + 1024, 0);
     Ok(out)
 }

@@ -1,6 +1,7 @@
 //! How a build is asked for on the command line: ours by default, BuildKit's to check the harness itself.
 
 use std::{
+    fmt::Write as _,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -68,36 +69,77 @@ fn output(build: &Build, out: &Path) -> String {
         spec.push_str(",tar=false");
         for (key, value) in &build.export {
             if value.contains(',') {
-                spec.push_str(&format!(",\"{key}={value}\""));
+                let _ = write!(spec, ",\"{key}={value}\"");
             } else {
-                spec.push_str(&format!(",{key}={value}"));
+                let _ = write!(spec, ",{key}={value}");
             }
         }
     }
     spec
 }
 
+/// BuildKit's raw options as flags.
+fn options(build: &Build, add: &mut dyn FnMut(&str, String)) {
+    for (option, value) in &build.opts {
+        match option.as_str() {
+            "context" | "filename" => {}
+            "force-network-mode" => add("--network", value.clone()),
+            "add-hosts" => value
+                .split(',')
+                .for_each(|host| add("--add-host", host.replacen('=', ":", 1))),
+            option => add(&format!("--{option}"), value.clone()),
+        }
+    }
+}
+
+/// How the case uses its exported cache.
+fn cache(build: &Build, prepared: &Prepared, add: &mut dyn FnMut(&str, String)) {
+    let dir = prepared.cache.display();
+    match build.cache {
+        Some(CacheUse::Export) => add("--cache-to", format!("type=local,dest={dir},mode=max")),
+        Some(CacheUse::ExportMin) => add("--cache-to", format!("type=local,dest={dir},mode=min")),
+        Some(CacheUse::Import) => add("--cache-from", format!("type=local,src={dir}")),
+        None => {}
+    }
+}
+
 impl Builder for Slipway {
     fn command(&self, build: &Build, prepared: &Prepared) -> (PathBuf, Vec<String>) {
-        let store = prepared.work.join(if build.daemon == 2 { "store2" } else { "store" });
-        let mut args: Vec<String> =
-            ["build", "--local", "--progress", "plain", "--store"].map(str::to_owned).to_vec();
+        let store = prepared
+            .work
+            .join(if build.daemon == 2 { "store2" } else { "store" });
+        let mut args: Vec<String> = ["build", "--local", "--progress", "plain", "--store"]
+            .map(str::to_owned)
+            .to_vec();
         args.push(text(&store));
         let mut add = |flag: &str, value: String| {
             args.push(flag.to_owned());
             args.push(value);
         };
         let context = build.opts.get("context");
-        match (context, build.filename.as_ref().or_else(|| build.opts.get("filename"))) {
+        match (
+            context,
+            build.filename.as_ref().or_else(|| build.opts.get("filename")),
+        ) {
             // In a URL's context lies the Dockerfile too.
             (Some(_), None) => {}
             (Some(_), Some(name)) => add("--file", name.clone()),
             (None, name) => {
-                add("--file", text(&prepared.dockerfile_dir.join(name.map_or("Dockerfile", String::as_str))));
+                add(
+                    "--file",
+                    text(
+                        &prepared
+                            .dockerfile_dir
+                            .join(name.map_or("Dockerfile", String::as_str)),
+                    ),
+                );
             }
         }
         for (key, value) in &build.args {
-            add("--build-arg", format!("{key}={}", value.replace("@RUN@", &prepared.run_id)));
+            add(
+                "--build-arg",
+                format!("{key}={}", value.replace("@RUN@", &prepared.run_id)),
+            );
         }
         if let Some(target) = &build.target {
             add("--target", target.clone());
@@ -108,14 +150,7 @@ impl Builder for Slipway {
         for (key, value) in &build.labels {
             add("--label", format!("{key}={value}"));
         }
-        for (option, value) in &build.opts {
-            match option.as_str() {
-                "context" | "filename" => {}
-                "force-network-mode" => add("--network", value.clone()),
-                "add-hosts" => value.split(',').for_each(|host| add("--add-host", host.replacen('=', ":", 1))),
-                option => add(&format!("--{option}"), value.clone()),
-            }
-        }
+        options(build, &mut add);
         for (id, path) in &prepared.secrets {
             add("--secret", format!("id={id},src={}", path.display()));
         }
@@ -125,7 +160,10 @@ impl Builder for Slipway {
         if build.ssh {
             add("--ssh", format!("default={}", prepared.ssh_key.display()));
         }
-        let base = Source::Layout { dir: self.base.dir.clone(), digest: self.base.digest.clone() };
+        let base = Source::Layout {
+            dir: self.base.dir.clone(),
+            digest: self.base.digest.clone(),
+        };
         let base = ("busybox".to_owned(), base);
         let own_base = prepared.named.iter().any(|(name, _)| name == "busybox");
         for (name, source) in prepared.named.iter().chain((!own_base).then_some(&base)) {
@@ -140,16 +178,7 @@ impl Builder for Slipway {
             Some(NoCache::Stage(stage)) => add("--no-cache-filter", stage.clone()),
             Some(NoCache::All(_)) | None => {}
         }
-        match build.cache {
-            Some(CacheUse::Export) => {
-                add("--cache-to", format!("type=local,dest={},mode=max", prepared.cache.display()));
-            }
-            Some(CacheUse::ExportMin) => {
-                add("--cache-to", format!("type=local,dest={},mode=min", prepared.cache.display()));
-            }
-            Some(CacheUse::Import) => add("--cache-from", format!("type=local,src={}", prepared.cache.display())),
-            None => {}
-        }
+        cache(build, prepared, &mut add);
         match &build.call {
             Some(call) => add("--call", call.clone()),
             None => add("--output", output(build, &prepared.out)),
@@ -168,21 +197,33 @@ impl Builder for Slipway {
 
 impl Builder for BuildKit {
     fn command(&self, build: &Build, prepared: &Prepared) -> (PathBuf, Vec<String>) {
-        let mut args = vec!["--addr".to_owned(), self.addresses[usize::from(build.daemon == 2)].clone()];
+        let mut args = vec![
+            "--addr".to_owned(),
+            self.addresses[usize::from(build.daemon == 2)].clone(),
+        ];
         args.extend(["build", "--progress=plain", "--frontend", "dockerfile.v0"].map(str::to_owned));
         let mut add = |flag: &str, value: String| {
             args.push(flag.to_owned());
             args.push(value);
         };
         add("--local", format!("context={}", prepared.context.display()));
-        add("--local", format!("dockerfile={}", prepared.dockerfile_dir.display()));
+        add(
+            "--local",
+            format!("dockerfile={}", prepared.dockerfile_dir.display()),
+        );
         add("--oci-layout", format!("cbase={}", self.base.dir.display()));
-        add("--opt", format!("context:busybox=oci-layout://cbase@{}", self.base.digest));
+        add(
+            "--opt",
+            format!("context:busybox=oci-layout://cbase@{}", self.base.digest),
+        );
         if let Some(name) = &build.filename {
             add("--opt", format!("filename={name}"));
         }
         for (key, value) in &build.args {
-            add("--opt", format!("build-arg:{key}={}", value.replace("@RUN@", &prepared.run_id)));
+            add(
+                "--opt",
+                format!("build-arg:{key}={}", value.replace("@RUN@", &prepared.run_id)),
+            );
         }
         for (key, value) in [("target", &build.target), ("platform", &build.platform)] {
             if let Some(value) = value {
@@ -223,12 +264,21 @@ impl Builder for BuildKit {
         }
         match build.cache {
             Some(CacheUse::Export) => {
-                add("--export-cache", format!("type=local,dest={},mode=max", prepared.cache.display()));
+                add(
+                    "--export-cache",
+                    format!("type=local,dest={},mode=max", prepared.cache.display()),
+                );
             }
             Some(CacheUse::ExportMin) => {
-                add("--export-cache", format!("type=local,dest={},mode=min", prepared.cache.display()));
+                add(
+                    "--export-cache",
+                    format!("type=local,dest={},mode=min", prepared.cache.display()),
+                );
             }
-            Some(CacheUse::Import) => add("--import-cache", format!("type=local,src={}", prepared.cache.display())),
+            Some(CacheUse::Import) => add(
+                "--import-cache",
+                format!("type=local,src={}", prepared.cache.display()),
+            ),
             None => {}
         }
         match &build.call {
@@ -266,6 +316,9 @@ pub(crate) fn clean_environment(command: &mut Command, home: &Path) {
     ] {
         command.env_remove(name);
     }
-    command.env("HOME", home).env("DOCKER_CONFIG", home.join("docker")).env("XDG_CACHE_HOME", home.join("cache"));
+    command
+        .env("HOME", home)
+        .env("DOCKER_CONFIG", home.join("docker"))
+        .env("XDG_CACHE_HOME", home.join("cache"));
     command.env("NO_COLOR", "1");
 }

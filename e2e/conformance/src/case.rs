@@ -84,12 +84,22 @@ impl Case {
 
 /// Reads all cases of a file.
 pub(crate) fn load(path: &Path) -> Result<Vec<Case>> {
-    let text = fs::read_to_string(path).with_context(|| format!("failed to read the cases in {}", path.display()))?;
+    let text = fs::read_to_string(path)
+        .with_context(|| format!("failed to read the cases in {}", path.display()))?;
     let mut cases: Vec<Case> = Vec::new();
-    for (at, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+    for (at, line) in text
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| !line.trim().is_empty())
+    {
         let case = Case::parse(line).with_context(|| format!("{}:{}", path.display(), at + 1))?;
         if cases.iter().any(|known| known.first.id == case.first.id) {
-            bail!("{}:{}: the id {} is taken by an earlier case", path.display(), at + 1, case.first.id);
+            bail!(
+                "{}:{}: the id {} is taken by an earlier case",
+                path.display(),
+                at + 1,
+                case.first.id
+            );
         }
         cases.push(case);
     }
@@ -98,7 +108,9 @@ pub(crate) fn load(path: &Path) -> Result<Vec<Case>> {
 
 /// A step's keys replace the first build's; `files` and `args` are merged; some are not inherited at all.
 fn merge(first: &Value, step: &Value) -> Result<Value> {
-    let (Value::Object(first), Value::Object(step)) = (first, step) else { bail!("a step is an object") };
+    let (Value::Object(first), Value::Object(step)) = (first, step) else {
+        bail!("a step is an object")
+    };
     let mut merged = first.clone();
     for key in ["expect", "then", "images", "no_cache"] {
         merged.remove(key);
@@ -181,7 +193,10 @@ struct FileObject {
 impl<'de> Deserialize<'de> for FileSpec {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let object = match Value::deserialize(deserializer)? {
-            Value::String(content) => FileObject { content: Some(content), ..FileObject::default() },
+            Value::String(content) => FileObject {
+                content: Some(content),
+                ..FileObject::default()
+            },
             other => serde_json::from_value(other).map_err(serde::de::Error::custom)?,
         };
         let kind = if object.dir {
@@ -197,14 +212,44 @@ impl<'de> Deserialize<'de> for FileSpec {
         } else {
             Kind::File
         };
-        let FileObject { content, base64, repeat, tar, compress, mode, uid, gid, mtime, .. } = object;
-        Ok(Self { body: Body { content, base64, repeat, tar, compress }, mode, uid, gid, mtime, kind })
+        let FileObject {
+            content,
+            base64,
+            repeat,
+            tar,
+            compress,
+            mode,
+            uid,
+            gid,
+            mtime,
+            ..
+        } = object;
+        Ok(Self {
+            body: Body {
+                content,
+                base64,
+                repeat,
+                tar,
+                compress,
+            },
+            mode,
+            uid,
+            gid,
+            mtime,
+            kind,
+        })
     }
 }
 
 impl From<&str> for FileSpec {
     fn from(text: &str) -> Self {
-        Self { body: Body { content: Some(text.to_owned()), ..Body::default() }, ..Self::default() }
+        Self {
+            body: Body {
+                content: Some(text.to_owned()),
+                ..Body::default()
+            },
+            ..Self::default()
+        }
     }
 }
 
@@ -296,11 +341,29 @@ struct HttpObject {
 impl<'de> Deserialize<'de> for HttpSpec {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let object = match Value::deserialize(deserializer)? {
-            Value::String(content) => HttpObject { content: Some(content), ..HttpObject::default() },
+            Value::String(content) => HttpObject {
+                content: Some(content),
+                ..HttpObject::default()
+            },
             other => serde_json::from_value(other).map_err(serde::de::Error::custom)?,
         };
-        let HttpObject { content, tar, compress, headers, status } = object;
-        Ok(Self { body: Body { content, tar, compress, ..Body::default() }, headers, status })
+        let HttpObject {
+            content,
+            tar,
+            compress,
+            headers,
+            status,
+        } = object;
+        Ok(Self {
+            body: Body {
+                content,
+                tar,
+                compress,
+                ..Body::default()
+            },
+            headers,
+            status,
+        })
     }
 }
 
@@ -377,8 +440,16 @@ mod tests {
 
     #[test]
     fn images_keep_the_order_in_which_they_are_written() {
-        let case = Case::parse(r#"{"id": "a", "images": {"z": {"dockerfile": "1"}, "b": {"dockerfile": "2"}}}"#);
-        let names: Vec<_> = case.unwrap().first.images.0.into_iter().map(|(name, _)| name).collect();
+        let case =
+            Case::parse(r#"{"id": "a", "images": {"z": {"dockerfile": "1"}, "b": {"dockerfile": "2"}}}"#);
+        let names: Vec<_> = case
+            .unwrap()
+            .first
+            .images
+            .0
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
         assert_eq!(names, ["z", "b"]);
     }
 }

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
+pub(crate) use self::files::quote;
 use self::json::subset;
 use crate::{
     base::Base,
@@ -55,10 +56,19 @@ pub(crate) fn check(
         return (vec![broken.clone()], None);
     }
     if expect.is_failure() && outcome.success {
-        return (vec!["the build succeeded; an error was expected".to_owned()], None);
+        return (
+            vec!["the build succeeded; an error was expected".to_owned()],
+            None,
+        );
     }
     if !expect.is_failure() && !outcome.success {
-        return (vec![format!("the build failed: {}", log::error_text(&outcome.log).trim_end())], None);
+        return (
+            vec![format!(
+                "the build failed: {}",
+                log::error_text(&outcome.log).trim_end()
+            )],
+            None,
+        );
     }
     let mut errors = log::check(expect, &outcome.log, know.table);
     if build.call.is_some() || !outcome.success {
@@ -91,14 +101,20 @@ fn read_result(
         if let Some(only) = &expect.only {
             files::exactly("the output", only, found.keys(), errors);
         }
-        return Ok(Result1 { files: found, digest: None });
+        return Ok(Result1 {
+            files: found,
+            digest: None,
+        });
     }
     let layout = Layout::open(out)?;
     let mut images = layout.images()?;
     if let Some(want) = &expect.index {
         subset(want, &layout.index, "index", errors);
     }
-    let mut result = Result1 { digest: images.first().map(|image| image.digest.clone()), ..Result1::default() };
+    let mut result = Result1 {
+        digest: images.first().map(|image| image.digest.clone()),
+        ..Result1::default()
+    };
     if let Some(platforms) = &expect.platforms {
         let mut found: Vec<&str> = images.iter().map(|image| image.platform.as_str()).collect();
         found.sort_unstable();
@@ -110,7 +126,11 @@ fn read_result(
             if let Some(expect) = platforms.get(&image.platform) {
                 let mut inner = Vec::new();
                 check_image(know, &layout, image, expect, None, &mut inner)?;
-                errors.extend(inner.into_iter().map(|error| format!("{}: {error}", image.platform)));
+                errors.extend(
+                    inner
+                        .into_iter()
+                        .map(|error| format!("{}: {error}", image.platform)),
+                );
             }
         }
         return Ok(result);
@@ -127,7 +147,10 @@ fn read_result(
     if expect.same_digest_as_first {
         let before = first.and_then(|first| first.digest.as_deref());
         if before.is_none() || before != result.digest.as_deref() {
-            errors.push(format!("manifest digest: expected the first build's {before:?}, got {:?}", result.digest));
+            errors.push(format!(
+                "manifest digest: expected the first build's {before:?}, got {:?}",
+                result.digest
+            ));
         }
     }
     Ok(result)
@@ -138,13 +161,18 @@ fn check_names(layout: &Layout, names: &[String], errors: &mut Vec<String>) {
     let found: Vec<&str> = descriptors
         .iter()
         .map(|descriptor| {
-            descriptor["annotations"]["org.opencontainers.image.ref.name"].as_str().unwrap_or("(none)")
+            descriptor["annotations"]["org.opencontainers.image.ref.name"]
+                .as_str()
+                .unwrap_or("(none)")
         })
         .collect();
     if found != names.iter().map(String::as_str).collect::<Vec<_>>() {
         errors.push(format!("names in the index: expected {names:?}, got {found:?}"));
     }
-    if descriptors.iter().any(|descriptor| descriptor["digest"] != descriptors[0]["digest"]) {
+    if descriptors
+        .iter()
+        .any(|descriptor| descriptor["digest"] != descriptors[0]["digest"])
+    {
         errors.push("the index's entries point at different manifests".to_owned());
     }
 }
@@ -170,29 +198,46 @@ fn check_image(
     check_env(expect, image, errors);
 
     let base = know.base;
-    let diffs: Vec<&str> =
-        image::list(&image.config["rootfs"], "diff_ids").iter().filter_map(|id| id.as_str()).collect();
+    let diffs: Vec<&str> = image::list(&image.config["rootfs"], "diff_ids")
+        .iter()
+        .filter_map(|id| id.as_str())
+        .collect();
     let on_base = diffs.len() >= base.diff_ids.len() && base.diff_ids.iter().zip(&diffs).all(|(a, b)| a == b);
     let below = if on_base { base.diff_ids.len() } else { 0 };
     if let Some(want) = expect.layers
         && diffs.len() - below != want
     {
-        errors.push(format!("layers: expected {want} new ones, got {}", diffs.len() - below));
+        errors.push(format!(
+            "layers: expected {want} new ones, got {}",
+            diffs.len() - below
+        ));
     }
-    let digests = image::list(&image.manifest, "layers").iter().map(|layer| layer["digest"].as_str());
+    let digests = image::list(&image.manifest, "layers")
+        .iter()
+        .map(|layer| layer["digest"].as_str());
     if expect.base_layers_kept
-        && !base.layers.iter().map(|layer| Some(layer.as_str())).eq(digests.take(base.layers.len()))
+        && !base
+            .layers
+            .iter()
+            .map(|layer| Some(layer.as_str()))
+            .eq(digests.take(base.layers.len()))
     {
         errors.push("the base image's layers do not have their own digests any more".to_owned());
     }
     if let Some(want) = &expect.history {
         let found = image::list(&image.config, "history");
-        let found = found.get(if on_base { base.history } else { 0 }..).unwrap_or_default();
+        let found = found
+            .get(if on_base { base.history } else { 0 }..)
+            .unwrap_or_default();
         check_history(want.iter().map(|want| &want.0), found, errors);
     }
     let (flat, paths) = layout.flatten(image)?;
     if paths.len() != diffs.len() {
-        errors.push(format!("the config lists {} layers, the manifest {}", diffs.len(), paths.len()));
+        errors.push(format!(
+            "the config lists {} layers, the manifest {}",
+            diffs.len(),
+            paths.len()
+        ));
     }
     files::check(&expect.files, &flat, first.map(|first| &first.files), errors);
     let new = paths.get(below..).unwrap_or_default();
@@ -207,8 +252,10 @@ fn check_image(
 }
 
 fn check_env(expect: &Expect, image: &Image, errors: &mut Vec<String>) {
-    let env: Vec<&str> =
-        image::list(&image.config["config"], "Env").iter().filter_map(|entry| entry.as_str()).collect();
+    let env: Vec<&str> = image::list(&image.config["config"], "Env")
+        .iter()
+        .filter_map(|entry| entry.as_str())
+        .collect();
     for want in &expect.env_has {
         if !env.contains(&want.as_str()) {
             errors.push(format!("Env: expected {want:?} in it, got {env:?}"));
@@ -226,9 +273,16 @@ fn check_history<'w>(
     found: &[serde_json::Value],
     errors: &mut Vec<String>,
 ) {
-    let by: Vec<&str> = found.iter().map(|entry| entry["created_by"].as_str().unwrap_or_default()).collect();
+    let by: Vec<&str> = found
+        .iter()
+        .map(|entry| entry["created_by"].as_str().unwrap_or_default())
+        .collect();
     if want.len() != found.len() {
-        errors.push(format!("history: expected {} entries, got {}: {by:#?}", want.len(), found.len()));
+        errors.push(format!(
+            "history: expected {} entries, got {}: {by:#?}",
+            want.len(),
+            found.len()
+        ));
         return;
     }
     for (at, ((want, found), by)) in want.zip(found).zip(by).enumerate() {
@@ -244,7 +298,9 @@ fn check_history<'w>(
         }
         let created = found["created"].as_str();
         if let Some(want) = want.created.as_deref().filter(|want| Some(*want) != created) {
-            errors.push(format!("history[{at}]: expected created {want:?}, got {created:?}"));
+            errors.push(format!(
+                "history[{at}]: expected created {want:?}, got {created:?}"
+            ));
         }
     }
 }

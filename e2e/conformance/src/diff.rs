@@ -7,6 +7,7 @@ mod instructions;
 mod random;
 
 use std::{
+    fmt::Write as _,
     fs,
     path::Path,
     sync::{
@@ -67,7 +68,11 @@ impl Diff<'_> {
                             Err(error) => {
                                 eprintln!("seed {seed}: {error:#}");
                                 if let Ok(mut found) = found.lock() {
-                                    found.push(Found { seed, differences: vec![error.to_string()], case: json!({}) });
+                                    found.push(Found {
+                                        seed,
+                                        differences: vec![error.to_string()],
+                                        case: json!({}),
+                                    });
                                 }
                             }
                         }
@@ -75,13 +80,25 @@ impl Diff<'_> {
                 });
             }
         });
-        let found = found.into_inner().ok().context("a thread of the differential test died")?;
+        let found = found
+            .into_inner()
+            .ok()
+            .context("a thread of the differential test died")?;
         let seeds: Vec<u64> = found.iter().map(|found| found.seed).collect();
-        println!("{} cases from seed {}; both refused {}", self.count, self.seed, both_failed.into_inner());
+        println!(
+            "{} cases from seed {}; both refused {}",
+            self.count,
+            self.seed,
+            both_failed.into_inner()
+        );
         if !seeds.is_empty() {
             println!("seeds with a difference: {seeds:?}");
         }
-        println!("{} alike, {} different", self.count - found.len() as u64, found.len());
+        println!(
+            "{} alike, {} different",
+            self.count - found.len() as u64,
+            found.len()
+        );
         Ok(found.is_empty())
     }
 
@@ -106,13 +123,24 @@ impl Diff<'_> {
                 _ => at += 1,
             }
         }
-        Ok((Some(Found { seed, differences, case: recipe.case(seed) }), false))
+        Ok((
+            Some(Found {
+                seed,
+                differences,
+                case: recipe.case(seed),
+            }),
+            false,
+        ))
     }
 
     fn compare(&self, recipe: &Recipe, name: &str) -> Result<(Vec<String>, bool)> {
         let case = Case::parse(&recipe.case(0).to_string()).context("the generator made no valid case")?;
         let ours = Built::of(self.ours, &case, &self.ours.work.join(format!("{name}-ours")))?;
-        let theirs = Built::of(self.theirs, &case, &self.theirs.work.join(format!("{name}-theirs")))?;
+        let theirs = Built::of(
+            self.theirs,
+            &case,
+            &self.theirs.work.join(format!("{name}-theirs")),
+        )?;
         let result = (differences(&theirs, &ours), !ours.success && !theirs.success);
         if !self.ours.keep {
             for end in ["ours", "theirs"] {
@@ -130,17 +158,24 @@ fn remove(path: &Path) {
 /// What the first difference is about, without its details.
 fn kind_of(differences: &[String]) -> String {
     let first = differences.first().map(String::as_str).unwrap_or_default();
-    first.split(':').next().unwrap_or_default().split_whitespace().next().unwrap_or_default().to_owned()
+    first
+        .split(':')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .next()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 fn print(found: &Found) {
     let mut text = format!("DIFFERENT seed {}\n", found.seed);
     for line in found.differences.iter().take(12) {
-        text.push_str(&format!("  - {line}\n"));
+        let _ = writeln!(text, "  - {line}");
     }
     for line in found.case["dockerfile"].as_str().unwrap_or_default().lines() {
-        text.push_str(&format!("      | {line}\n"));
+        let _ = writeln!(text, "      | {line}");
     }
-    text.push_str(&format!("  case: {}\n", found.case));
+    let _ = writeln!(text, "  case: {}", found.case);
     print!("{text}");
 }

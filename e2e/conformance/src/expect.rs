@@ -51,7 +51,9 @@ impl<'de> Deserialize<'de> for Texts {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match Value::deserialize(deserializer)? {
             Value::String(text) => Ok(Self(vec![text])),
-            other => serde_json::from_value(other).map(Self).map_err(serde::de::Error::custom),
+            other => serde_json::from_value(other)
+                .map(Self)
+                .map_err(serde::de::Error::custom),
         }
     }
 }
@@ -64,7 +66,9 @@ impl<'de, T: DeserializeOwned + From<String>> Deserialize<'de> for Short<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match Value::deserialize(deserializer)? {
             Value::String(text) => Ok(Self(T::from(text))),
-            other => serde_json::from_value(other).map(Self).map_err(serde::de::Error::custom),
+            other => serde_json::from_value(other)
+                .map(Self)
+                .map_err(serde::de::Error::custom),
         }
     }
 }
@@ -95,7 +99,10 @@ pub(crate) struct FileWant {
 
 impl From<String> for FileWant {
     fn from(content: String) -> Self {
-        Self { content: Some(content), ..Self::default() }
+        Self {
+            content: Some(content),
+            ..Self::default()
+        }
     }
 }
 
@@ -120,7 +127,10 @@ pub(crate) struct HistoryWant {
 
 impl From<String> for HistoryWant {
     fn from(text: String) -> Self {
-        Self { contains: Some(text), ..Self::default() }
+        Self {
+            contains: Some(text),
+            ..Self::default()
+        }
     }
 }
 

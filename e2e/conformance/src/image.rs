@@ -58,7 +58,10 @@ impl Layout {
     /// Opens it by reading its index.
     pub(crate) fn open(dir: &Path) -> Result<Self> {
         let index = fs::read(dir.join("index.json")).context("the build has written no index.json")?;
-        Ok(Self { dir: dir.to_owned(), index: serde_json::from_slice(&index)? })
+        Ok(Self {
+            dir: dir.to_owned(),
+            index: serde_json::from_slice(&index)?,
+        })
     }
 
     fn blob(&self, digest: &str) -> Result<Vec<u8>> {
@@ -79,7 +82,9 @@ impl Layout {
         if descriptor["annotations"]["vnd.docker.reference.type"] == "attestation-manifest" {
             return Ok(());
         }
-        let digest = descriptor["digest"].as_str().context("a descriptor has no digest")?;
+        let digest = descriptor["digest"]
+            .as_str()
+            .context("a descriptor has no digest")?;
         let document: Value = serde_json::from_slice(&self.blob(digest)?)?;
         if document.get("manifests").is_some() {
             for inner in list(&document, "manifests") {
@@ -87,12 +92,27 @@ impl Layout {
             }
             return Ok(());
         }
-        let config = document["config"]["digest"].as_str().context("the manifest names no config")?;
+        let config = document["config"]["digest"]
+            .as_str()
+            .context("the manifest names no config")?;
         let config: Value = serde_json::from_slice(&self.blob(config)?)?;
-        let platform = if descriptor["platform"].is_object() { &descriptor["platform"] } else { &config };
+        let platform = if descriptor["platform"].is_object() {
+            &descriptor["platform"]
+        } else {
+            &config
+        };
         let parts = ["os", "architecture", "variant"].map(|part| platform[part].as_str().unwrap_or_default());
-        let platform = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/");
-        images.push(Image { platform, digest: digest.to_owned(), manifest: document, config });
+        let platform = parts
+            .into_iter()
+            .filter(|part| !part.is_empty())
+            .collect::<Vec<_>>()
+            .join("/");
+        images.push(Image {
+            platform,
+            digest: digest.to_owned(),
+            manifest: document,
+            config,
+        });
         Ok(())
     }
 
@@ -155,7 +175,10 @@ fn apply(flat: &mut FileSystem, entries: Vec<(String, Entry)>) -> Vec<String> {
         if let Some(target) = &entry.hardlink
             && let Some(found) = flat.get(target)
         {
-            entry = Entry { hardlink: entry.hardlink.clone(), ..found.clone() };
+            entry = Entry {
+                hardlink: entry.hardlink.clone(),
+                ..found.clone()
+            };
         }
         if entry.kind != "dir" && flat.get(&path).is_some_and(|old| old.kind == "dir") {
             remove_below(flat, &path);
@@ -204,11 +227,16 @@ pub(crate) fn read_tar(data: &[u8]) -> Result<Vec<(String, Entry)>> {
             for extension in extensions {
                 let extension = extension?;
                 if let Some(name) = extension.key_bytes().strip_prefix(b"SCHILY.xattr.") {
-                    xattrs.insert(String::from_utf8_lossy(name).into_owned(), extension.value_bytes().to_vec());
+                    xattrs.insert(
+                        String::from_utf8_lossy(name).into_owned(),
+                        extension.value_bytes().to_vec(),
+                    );
                 }
             }
         }
-        let link = entry.link_name_bytes().map(|name| String::from_utf8_lossy(&name).into_owned());
+        let link = entry
+            .link_name_bytes()
+            .map(|name| String::from_utf8_lossy(&name).into_owned());
         let header = entry.header().clone();
         let kind = match header.entry_type() {
             tar::EntryType::Directory => "dir",
@@ -229,7 +257,10 @@ pub(crate) fn read_tar(data: &[u8]) -> Result<Vec<(String, Entry)>> {
             None
         };
         let device = if matches!(kind, "char" | "block") {
-            Some((header.device_major()?.unwrap_or(0), header.device_minor()?.unwrap_or(0)))
+            Some((
+                header.device_major()?.unwrap_or(0),
+                header.device_minor()?.unwrap_or(0),
+            ))
         } else {
             None
         };
@@ -256,7 +287,10 @@ pub(crate) fn read_tar(data: &[u8]) -> Result<Vec<(String, Entry)>> {
 /// Reads the archive that a `tar` output wrote.
 pub(crate) fn from_tar(path: &Path) -> Result<FileSystem> {
     let mut flat = FileSystem::new();
-    apply(&mut flat, read_tar(&fs::read(path).context("the build has written no archive")?)?);
+    apply(
+        &mut flat,
+        read_tar(&fs::read(path).context("the build has written no archive")?)?,
+    );
     flat.remove("/");
     Ok(flat)
 }
@@ -313,8 +347,16 @@ mod tests {
             .map(|(name, kind, text)| TarEntry {
                 name: (*name).into(),
                 r#type: (*kind).into(),
-                content: if *kind == "file" { (*text).into() } else { String::new() },
-                link: if *kind == "file" { String::new() } else { (*text).into() },
+                content: if *kind == "file" {
+                    (*text).into()
+                } else {
+                    String::new()
+                },
+                link: if *kind == "file" {
+                    String::new()
+                } else {
+                    (*text).into()
+                },
                 ..TarEntry::default()
             })
             .collect();
@@ -324,9 +366,23 @@ mod tests {
     #[test]
     fn whiteouts_hide_what_lies_below_and_not_what_comes_with_them() {
         let mut flat = FileSystem::new();
-        apply(&mut flat, layer(&[("d", "dir", ""), ("d/a", "file", "1"), ("d/b", "file", "2"), ("e/x", "file", "3")]));
-        let names =
-            apply(&mut flat, layer(&[("d/c", "file", "4"), ("d/.wh..wh..opq", "file", ""), (".wh.e", "file", "")]));
+        apply(
+            &mut flat,
+            layer(&[
+                ("d", "dir", ""),
+                ("d/a", "file", "1"),
+                ("d/b", "file", "2"),
+                ("e/x", "file", "3"),
+            ]),
+        );
+        let names = apply(
+            &mut flat,
+            layer(&[
+                ("d/c", "file", "4"),
+                ("d/.wh..wh..opq", "file", ""),
+                (".wh.e", "file", ""),
+            ]),
+        );
         assert_eq!(flat.keys().collect::<Vec<_>>(), ["/d", "/d/c"]);
         assert_eq!(names, ["/d/.wh..wh..opq", "/.wh.e", "/d/c"]);
     }
@@ -350,7 +406,13 @@ mod tests {
 
     #[test]
     fn paths_are_made_absolute_and_stay_inside() {
-        for (from, to) in [("./a/", "/a"), ("../x", "/x"), ("a/../b", "/b"), ("/", "/"), ("", "/")] {
+        for (from, to) in [
+            ("./a/", "/a"),
+            ("../x", "/x"),
+            ("a/../b", "/b"),
+            ("/", "/"),
+            ("", "/"),
+        ] {
             assert_eq!(normal(from), to);
         }
     }

@@ -19,9 +19,11 @@ use crate::{
     base,
     builder::{BuildKit, Builder, Slipway},
     case::{self, Case},
+    diff::Diff,
     peer::Peer,
     report,
     run::{Report, Runner},
+    wording,
 };
 
 /// Run Dockerfile cases with known outcomes and print each difference.
@@ -34,8 +36,28 @@ pub(crate) struct Options {
     /// Run only cases with such an id, area, or part of an id
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// Print the table of error texts that differ from BuildKit's, and why
+    #[arg(long)]
+    wording: bool,
     #[command(flatten)]
     how: How,
+    #[command(subcommand)]
+    mode: Option<Mode>,
+}
+
+#[derive(clap::Subcommand)]
+enum Mode {
+    /// Build random cases with BuildKit and with Slipway and compare the results
+    Diff {
+        /// The first seed; each case takes the next one
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// How many cases
+        #[arg(long, default_value_t = 100)]
+        count: u64,
+        #[command(flatten)]
+        how: How,
+    },
 }
 
 /// What both kinds of run need to know.
@@ -67,9 +89,18 @@ enum Which {
 /// Reads the command line and does it; gives whether all cases hold.
 pub(crate) fn run() -> Result<bool> {
     let options = Options::parse();
+    if options.wording {
+        wording::TABLE
+            .iter()
+            .for_each(|row| println!("{}\n  -> {}\n  because {}", row.buildkit, row.ours, row.why));
+        return Ok(true);
+    }
     // Modes of the files that cases describe must not depend on the caller's mask.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     base::programs()?;
+    if let Some(Mode::Diff { seed, count, how }) = &options.mode {
+        return diff(how, *seed, *count);
+    }
     let cases = load(&options)?;
     ensure!(!cases.is_empty(), "no case matches");
     let work = Work::make(options.how.keep)?;
@@ -87,7 +118,10 @@ pub(crate) struct Work {
 impl Work {
     /// Makes it in the folder for temporary files. Its path is short: sockets in it have a limit.
     pub(crate) fn make(keep: bool) -> Result<Self> {
-        let dir = tempfile::Builder::new().prefix("slipway-cases-").tempdir()?.keep();
+        let dir = tempfile::Builder::new()
+            .prefix("slipway-cases-")
+            .tempdir()?
+            .keep();
         // Ordinary users must get through.
         fs::set_permissions(&dir, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
         Ok(Self { dir, keep })
@@ -105,7 +139,11 @@ impl Drop for Work {
 }
 
 fn load(options: &Options) -> Result<Vec<Case>> {
-    let files = if options.cases.is_empty() { default_cases()? } else { options.cases.clone() };
+    let files = if options.cases.is_empty() {
+        default_cases()?
+    } else {
+        options.cases.clone()
+    };
     let mut cases = Vec::new();
     for file in files {
         cases.extend(case::load(&file)?);
@@ -128,7 +166,10 @@ fn default_cases() -> Result<Vec<PathBuf>> {
     if shared.exists() {
         files.push(shared);
     } else {
-        eprintln!("{} is not here; running the workspace's own cases alone", shared.display());
+        eprintln!(
+            "{} is not here; running the workspace's own cases alone",
+            shared.display()
+        );
     }
     if let Ok(found) = fs::read_dir(own.join("cases")) {
         let mut found: Vec<PathBuf> = found.filter_map(|entry| Some(entry.ok()?.path())).collect();
@@ -144,21 +185,31 @@ fn default_cases() -> Result<Vec<PathBuf>> {
 
 fn run_cases(how: &How, work: &Work, cases: &[Case]) -> Result<Vec<Report>> {
     let base = base::make(&work.dir.join("base"))?;
-    let peer = if how.builder == Which::Buildkit { Some(Peer::start(&work.dir)?) } else { None };
+    let peer = if how.builder == Which::Buildkit {
+        Some(Peer::start(&work.dir)?)
+    } else {
+        None
+    };
     let builder: Box<dyn Builder> = match &peer {
         Some(peer) => Box::new(BuildKit {
             buildctl: peer.buildctl.clone(),
             addresses: peer.addresses.clone(),
             base: base.clone(),
         }),
-        None => Box::new(Slipway { program: how.program()?, base: base.clone() }),
+        None => Box::new(Slipway {
+            program: how.program()?,
+            base: base.clone(),
+        }),
     };
     let runner = Runner {
         builder: &*builder,
         base,
         work: work.dir.clone(),
         ssh_key: ssh_key(&work.dir, how.user())?,
-        run_id: SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos().to_string(),
+        run_id: SystemTime::now()
+            .duration_since(UNIX_EPOCH)?
+            .as_nanos()
+            .to_string(),
         user: how.user(),
         keep: how.keep,
     };
@@ -182,6 +233,42 @@ fn run_cases(how: &How, work: &Work, cases: &[Case]) -> Result<Vec<Report>> {
     reports.into_inner().ok().context("a case's thread died")
 }
 
+fn diff(how: &How, seed: u64, count: u64) -> Result<bool> {
+    let work = Work::make(how.keep)?;
+    let base = base::make(&work.dir.join("base"))?;
+    let peer = Peer::start(&work.dir)?;
+    let buildkit = BuildKit {
+        buildctl: peer.buildctl.clone(),
+        addresses: peer.addresses.clone(),
+        base: base.clone(),
+    };
+    let slipway = Slipway {
+        program: how.program()?,
+        base: base.clone(),
+    };
+    let theirs = Runner {
+        builder: &buildkit,
+        base: base.clone(),
+        work: work.dir.clone(),
+        ssh_key: work.dir.join("key"),
+        run_id: seed.to_string(),
+        user: None,
+        keep: how.keep,
+    };
+    let ours = Runner {
+        builder: &slipway,
+        ..theirs.clone()
+    };
+    Diff {
+        ours: &ours,
+        theirs: &theirs,
+        seed,
+        count,
+        jobs: how.jobs,
+    }
+    .run()
+}
+
 impl How {
     /// The program under test.
     pub(crate) fn program(&self) -> Result<PathBuf> {
@@ -189,12 +276,20 @@ impl How {
             Some(path) => path.clone(),
             None => env::current_exe()?.with_file_name("slipway"),
         };
-        ensure!(program.is_file(), "{} is not here; build it: cargo build -p slipway-cli", program.display());
+        ensure!(
+            program.is_file(),
+            "{} is not here; build it: cargo build -p slipway-cli",
+            program.display()
+        );
         Ok(std::path::absolute(program)?)
     }
 
     fn user(&self) -> Option<u32> {
-        if rustix::process::geteuid().is_root() { self.as_user } else { None }
+        if rustix::process::geteuid().is_root() {
+            self.as_user
+        } else {
+            None
+        }
     }
 }
 

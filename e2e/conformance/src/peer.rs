@@ -32,7 +32,11 @@ impl Peer {
         }
         let (buildkitd, buildctl) = (find("buildkitd", "buildkit")?, find("buildctl", "buildkit")?);
         let runc = find("runc", "runc")?;
-        let mut peer = Self { daemons: Vec::new(), buildctl, addresses: [String::new(), String::new()] };
+        let mut peer = Self {
+            daemons: Vec::new(),
+            buildctl,
+            addresses: [String::new(), String::new()],
+        };
         for (at, snapshotter) in ["overlayfs", "native"].into_iter().enumerate() {
             let root = work.join(format!("daemon{at}"));
             fs::create_dir_all(&root)?;
@@ -41,7 +45,14 @@ impl Peer {
             command
                 .arg("--root")
                 .arg(&root)
-                .args(["--addr", &address, "--oci-worker-snapshotter", snapshotter, "--oci-worker-net", "host"])
+                .args([
+                    "--addr",
+                    &address,
+                    "--oci-worker-snapshotter",
+                    snapshotter,
+                    "--oci-worker-net",
+                    "host",
+                ])
                 .arg("--oci-worker-binary")
                 .arg(&runc)
                 .args(["--oci-worker-gc=false", "--containerd-worker=false"])
@@ -52,10 +63,12 @@ impl Peer {
                 .stderr(Stdio::piped())
                 .process_group(0);
             clean_environment(&mut command, &root);
-            let mut daemon = command.spawn().with_context(|| format!("failed to start {}", buildkitd.display()))?;
+            let mut daemon = command
+                .spawn()
+                .with_context(|| format!("failed to start {}", buildkitd.display()))?;
             let log = daemon.stderr.take().context("no pipe")?;
             peer.daemons.push(daemon);
-            wait_until_it_listens(log, root.join("log"))?;
+            wait_until_it_listens(log, &root.join("log"))?;
             peer.addresses[at] = address;
         }
         Ok(peer)
@@ -75,9 +88,9 @@ impl Drop for Peer {
 }
 
 /// Reads the daemon's log until it listens, then goes on writing it to a file.
-fn wait_until_it_listens(log: impl std::io::Read + Send + 'static, path: PathBuf) -> Result<()> {
+fn wait_until_it_listens(log: impl std::io::Read + Send + 'static, path: &Path) -> Result<()> {
     let (send, receive) = mpsc::channel();
-    let copy = path.clone();
+    let copy = path.to_owned();
     thread::spawn(move || {
         let mut kept = String::new();
         for line in BufReader::new(log).lines().map_while(Result::ok) {
@@ -89,8 +102,11 @@ fn wait_until_it_listens(log: impl std::io::Read + Send + 'static, path: PathBuf
             }
         }
     });
-    receive.recv_timeout(Duration::from_secs(60)).map_err(|_| {
-        anyhow::anyhow!("buildkitd does not listen: {}", fs::read_to_string(&path).unwrap_or_default())
+    receive.recv_timeout(Duration::from_mins(1)).map_err(|_| {
+        anyhow::anyhow!(
+            "buildkitd does not listen: {}",
+            fs::read_to_string(path).unwrap_or_default()
+        )
     })
 }
 
@@ -100,11 +116,17 @@ fn find(program: &str, module: &str) -> Result<PathBuf> {
         let home = env::var_os("HOME")?;
         Some(Path::new(&home).join(".cache/slipway"))
     });
-    let mut places: Vec<PathBuf> = env::var_os("SLIPWAY_PEER").map(PathBuf::from).into_iter().collect();
+    let mut places: Vec<PathBuf> = env::var_os("SLIPWAY_PEER")
+        .map(PathBuf::from)
+        .into_iter()
+        .collect();
     if let Some(tools) = cache.and_then(|cache| fs::read_dir(cache.join("tools")).ok()) {
         let mut versions: Vec<PathBuf> = tools
             .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|path| path.file_name().is_some_and(|name| name.display().to_string().starts_with(&format!("{module}-"))))
+            .filter(|path| {
+                path.file_name()
+                    .is_some_and(|name| name.display().to_string().starts_with(&format!("{module}-")))
+            })
             .collect();
         versions.sort();
         places.extend(versions.into_iter().rev().flat_map(|dir| [dir.join("bin"), dir]));
@@ -114,5 +136,7 @@ fn find(program: &str, module: &str) -> Result<PathBuf> {
         .iter()
         .map(|dir| dir.join(program))
         .find(|path| path.is_file())
-        .with_context(|| format!("{program} is not here; `slipway-e2e tools --peer` builds it, or set SLIPWAY_PEER"))
+        .with_context(|| {
+            format!("{program} is not here; `slipway-e2e tools --peer` builds it, or set SLIPWAY_PEER")
+        })
 }

@@ -29,7 +29,10 @@ impl Ended {
     /// Says why this cannot count as an orderly end, if it cannot.
     pub(crate) fn broken(&self, limit: Duration) -> Option<String> {
         let Some(status) = self.status else {
-            return Some(format!("the build did not end within {} seconds", limit.as_secs()));
+            return Some(format!(
+                "the build did not end within {} seconds",
+                limit.as_secs()
+            ));
         };
         if let Some(signal) = status.signal() {
             return Some(format!("the program was ended by signal {signal}"));
@@ -37,19 +40,29 @@ impl Ended {
         if self.leftover {
             return Some("the program has left a process behind".to_owned());
         }
-        self.log.contains("panicked at").then(|| "the program panicked".to_owned())
+        self.log
+            .contains("panicked at")
+            .then(|| "the program panicked".to_owned())
     }
 }
 
 /// Runs `command` to its end or for `limit`.
 pub(crate) fn run(mut command: Command, limit: Duration) -> Result<Ended> {
     let (mut reader, writer) = io::pipe()?;
-    command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer).process_group(0);
-    let mut child =
-        command.spawn().with_context(|| format!("failed to start {}", command.get_program().display()))?;
+    command
+        .stdin(Stdio::null())
+        .stdout(writer.try_clone()?)
+        .stderr(writer)
+        .process_group(0);
+    let mut child = command
+        .spawn()
+        .with_context(|| format!("failed to start {}", command.get_program().display()))?;
     // The command holds the pipe's writing ends; with them open the reader would never see the end.
     drop(command);
-    let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("the program has no process id")?;
+    let group = i32::try_from(child.id())
+        .ok()
+        .and_then(Pid::from_raw)
+        .context("the program has no process id")?;
     let (ended, wait_for_end) = mpsc::channel();
     // Without reaping it: its id stays its group's until what it left behind is ended.
     thread::spawn(move || {
@@ -69,7 +82,11 @@ pub(crate) fn run(mut command: Command, limit: Duration) -> Result<Ended> {
         Ok(log) => (String::from_utf8_lossy(&log).into_owned(), false),
         Err(_) => (String::new(), true),
     };
-    Ok(Ended { status: in_time.then_some(status), log, leftover })
+    Ok(Ended {
+        status: in_time.then_some(status),
+        log,
+        leftover,
+    })
 }
 
 #[cfg(test)]
@@ -94,7 +111,17 @@ mod tests {
     fn ends_that_are_not_orderly_are_told_apart() {
         let limit = Duration::from_millis(500);
         assert!(shell("sleep 60").broken(limit).unwrap().contains("seconds"));
-        assert!(shell("kill -SEGV $$").broken(limit).unwrap().contains("signal 11"));
-        assert!(shell("echo thread main panicked at x; exit 101").broken(limit).unwrap().contains("panicked"));
+        assert!(
+            shell("kill -SEGV $$")
+                .broken(limit)
+                .unwrap()
+                .contains("signal 11")
+        );
+        assert!(
+            shell("echo thread main panicked at x; exit 101")
+                .broken(limit)
+                .unwrap()
+                .contains("panicked")
+        );
     }
 }

@@ -17,7 +17,13 @@ pub(crate) fn describe(report: &Report) -> Option<String> {
     if report.failures.is_empty() {
         return None;
     }
-    let _ = writeln!(text, "FAIL {} [{}] ({:.1} s)", report.id, report.area, report.took.as_secs_f64());
+    let _ = writeln!(
+        text,
+        "FAIL {} [{}] ({:.1} s)",
+        report.id,
+        report.area,
+        report.took.as_secs_f64()
+    );
     for failure in &report.failures {
         for (at, line) in failure.lines().enumerate() {
             let _ = writeln!(text, "  {}{line}", if at == 0 { "- " } else { "  " });
@@ -74,17 +80,26 @@ mod tests {
 
     #[test]
     fn the_last_line_counts() {
-        let reports = [report("a", &[], None), report("b", &["x: expected 1, got 2"], None)];
+        let reports = [
+            report("a", &[], None),
+            report("b", &["x: expected 1, got 2"], None),
+        ];
         assert_eq!(summary(&reports).lines().last(), Some("1 passed, 1 failed"));
         let reports = [report("a", &[], None), report("c", &[], Some("no root"))];
-        assert_eq!(summary(&reports).lines().last(), Some("1 passed, 0 failed, 1 skipped"));
+        assert_eq!(
+            summary(&reports).lines().last(),
+            Some("1 passed, 0 failed, 1 skipped")
+        );
     }
 
     #[test]
     fn a_failure_shows_its_reasons_and_the_end_of_the_output() {
         assert_eq!(describe(&report("a", &[], None)), None);
         let text = describe(&report("b", &["x: expected 1,\ngot 2"], None)).unwrap();
-        assert!(text.starts_with("FAIL b [RUN]") && text.contains("  - x: expected 1,\n    got 2\n"), "{text}");
+        assert!(
+            text.starts_with("FAIL b [RUN]") && text.contains("  - x: expected 1,\n    got 2\n"),
+            "{text}"
+        );
         assert_eq!(text.matches("| line").count(), TAIL);
     }
 }

@@ -20,9 +20,10 @@ use crate::{
 };
 
 /// How long one build may take.
-const LIMIT: Duration = Duration::from_secs(180);
+const LIMIT: Duration = Duration::from_mins(3);
 
 /// What all cases share.
+#[derive(Clone)]
 pub(crate) struct Runner<'a> {
     pub(crate) builder: &'a dyn Builder,
     pub(crate) base: Base,
@@ -59,7 +60,9 @@ impl Runner<'_> {
         let start = Instant::now();
         let work = self.work.join(&case.first.id);
         let mut log = String::new();
-        let failures = self.run_in(&work, case, &mut log).unwrap_or_else(|error| vec![format!("{error:#}")]);
+        let failures = self
+            .run_in(&work, case, &mut log)
+            .unwrap_or_else(|error| vec![format!("{error:#}")]);
         let unmapped = self.user.is_some() && UNMAPPED.iter().any(|text| log.contains(text));
         let skipped = (unmapped && !failures.is_empty())
             .then(|| "it needs more users than the one that an ordinary user may map".to_owned());
@@ -79,7 +82,10 @@ impl Runner<'_> {
 
     fn run_in(&self, work: &Path, case: &Case, log: &mut String) -> Result<Vec<String>> {
         fs::create_dir_all(work)?;
-        let know = Knowledge { base: &self.base, table: self.builder.wording() };
+        let know = Knowledge {
+            base: &self.base,
+            table: self.builder.wording(),
+        };
         let server = servers::start(&case.first, &work.join("www"))?;
         let replace = server.as_ref().map_or(&[][..], |server| &server.substitutions);
         let mut images: Vec<(String, Source)> = Vec::new();
@@ -91,7 +97,11 @@ impl Runner<'_> {
                 return Ok(vec![format!("the image {name} of the case could not be built")]);
             }
             let images_found = Layout::open(&out)?.images()?;
-            let digest = images_found.first().context("the image's layout is empty")?.digest.clone();
+            let digest = images_found
+                .first()
+                .context("the image's layout is empty")?
+                .digest
+                .clone();
             images.push((name.clone(), Source::Layout { dir: out, digest }));
         }
         let mut failures = Vec::new();
@@ -100,8 +110,13 @@ impl Runner<'_> {
             let out = work.join(format!("out{at}"));
             let outcome = self.build(build, work, &out, &images, replace)?;
             log.clone_from(&outcome.log);
-            let (errors, result) = check::check(know, build, &outcome, &out, first.as_ref().filter(|_| at > 0));
-            let prefix = if at == 0 { String::new() } else { format!("build {}: ", at + 1) };
+            let (errors, result) =
+                check::check(know, build, &outcome, &out, first.as_ref().filter(|_| at > 0));
+            let prefix = if at == 0 {
+                String::new()
+            } else {
+                format!("build {}: ", at + 1)
+            };
             failures.extend(errors.into_iter().map(|error| format!("{prefix}{error}")));
             if at == 0 {
                 first = result;
@@ -124,25 +139,41 @@ impl Runner<'_> {
         replace: &[(String, String)],
     ) -> Result<Outcome> {
         let replaced = |text: &str| {
-            replace.iter().fold(text.to_owned(), |text, (placeholder, value)| text.replace(placeholder, value))
+            replace
+                .iter()
+                .fold(text.to_owned(), |text, (placeholder, value)| {
+                    text.replace(placeholder, value)
+                })
         };
         let prepared = self.prepare(build, work, out, images, &replaced)?;
         let (program, args) = self.builder.command(build, &prepared);
         let mut command = Command::new(program);
-        command.args(args.iter().map(|arg| replaced(arg))).current_dir(work);
+        command
+            .args(args.iter().map(|arg| replaced(arg)))
+            .current_dir(work);
         clean_environment(&mut command, work);
         if let Some(user) = self.user {
             own(work, user)?;
             command.uid(user).gid(user);
         }
         if self.keep {
-            let words: Vec<String> = args.iter().map(|arg| format!("'{}'", replaced(arg).replace('\'', r"'\''"))).collect();
+            let words: Vec<String> = args
+                .iter()
+                .map(|arg| format!("'{}'", replaced(arg).replace('\'', r"'\''")))
+                .collect();
             let name = format!("command-{}", out.file_name().unwrap_or_default().display());
-            fs::write(work.join(name), format!("{} {}\n", command.get_program().display(), words.join(" ")))?;
+            fs::write(
+                work.join(name),
+                format!("{} {}\n", command.get_program().display(), words.join(" ")),
+            )?;
         }
         let ended = process::run(command, LIMIT)?;
         let success = ended.status.is_some_and(|status| status.success());
-        Ok(Outcome { success, broken: ended.broken(LIMIT), log: ended.log })
+        Ok(Outcome {
+            success,
+            broken: ended.broken(LIMIT),
+            log: ended.log,
+        })
     }
 
     fn prepare(
@@ -190,14 +221,26 @@ impl Runner<'_> {
             ));
         }
         for (name, source) in images {
-            let Source::Layout { dir, digest } = source else { bail!("{name} is no image") };
-            named.push((name.clone(), Source::Layout { dir: dir.clone(), digest: digest.clone() }));
+            let Source::Layout { dir, digest } = source else {
+                bail!("{name} is no image")
+            };
+            named.push((
+                name.clone(),
+                Source::Layout {
+                    dir: dir.clone(),
+                    digest: digest.clone(),
+                },
+            ));
         }
         if build.output == Output::Local && out.exists() {
             fs::remove_dir_all(out)?;
         }
         Ok(Prepared {
-            dockerfile_dir: if build.dockerfile_in_context { context.clone() } else { beside },
+            dockerfile_dir: if build.dockerfile_in_context {
+                context.clone()
+            } else {
+                beside
+            },
             context,
             secrets,
             named,

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Write as _,
     fs,
     io::{BufRead as _, BufReader, Write as _},
     net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
@@ -55,7 +56,8 @@ pub(crate) fn start(case: &Build, www: &Path) -> Result<Option<Server>> {
         .iter()
         .map(|(path, spec)| Ok((path.clone(), answer(spec)?)))
         .collect::<Result<BTreeMap<_, _>>>()?;
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("failed to listen on the loopback address")?;
+    let listener =
+        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("failed to listen on the loopback address")?;
     let address = listener.local_addr()?;
     substitutions.push(("@HTTP@".to_owned(), format!("http://{address}")));
     let stop = Arc::new(AtomicBool::new(false));
@@ -71,7 +73,12 @@ pub(crate) fn start(case: &Build, www: &Path) -> Result<Option<Server>> {
             thread::spawn(move || drop(serve(stream, &answers, &root)));
         }
     });
-    Ok(Some(Server { address, stop, accepting: Some(accepting), substitutions }))
+    Ok(Some(Server {
+        address,
+        stop,
+        accepting: Some(accepting),
+        substitutions,
+    }))
 }
 
 impl Drop for Server {
@@ -100,7 +107,10 @@ fn serve(stream: TcpStream, answers: &BTreeMap<String, Answer>, root: &Path) -> 
     let mut line = String::new();
     reader.read_line(&mut line)?;
     let mut words = line.split_whitespace();
-    let (method, target) = (words.next().unwrap_or_default().to_owned(), words.next().unwrap_or_default().to_owned());
+    let (method, target) = (
+        words.next().unwrap_or_default().to_owned(),
+        words.next().unwrap_or_default().to_owned(),
+    );
     let mut if_none_match = None;
     loop {
         let mut header = String::new();
@@ -132,10 +142,10 @@ fn serve(stream: TcpStream, answers: &BTreeMap<String, Answer>, root: &Path) -> 
     };
     let mut head = format!("HTTP/1.1 {status} Answer\r\nConnection: close\r\n");
     if status != 304 {
-        head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+        let _ = write!(head, "Content-Length: {}\r\n", body.len());
     }
     for (name, value) in headers {
-        head.push_str(&format!("{name}: {value}\r\n"));
+        let _ = write!(head, "{name}: {value}\r\n");
     }
     head.push_str("\r\n");
     let mut stream = reader.into_inner();
@@ -150,7 +160,10 @@ fn serve(stream: TcpStream, answers: &BTreeMap<String, Answer>, root: &Path) -> 
 /// The file that a path of a request names, unless it would leave the root.
 fn inside(root: &Path, path: &str) -> Option<PathBuf> {
     let relative = Path::new(path.trim_start_matches('/'));
-    relative.components().all(|part| matches!(part, Component::Normal(_))).then(|| root.join(relative))
+    relative
+        .components()
+        .all(|part| matches!(part, Component::Normal(_)))
+        .then(|| root.join(relative))
 }
 
 /// Makes a repository with the given commits; gives their ids. It can be cloned over plain HTTP.
@@ -161,14 +174,26 @@ fn make_repository(dir: &Path, commits: &[Commit]) -> Result<Vec<String>> {
         let output = Command::new("git")
             .args(args)
             .current_dir(dir)
-            .envs([("GIT_AUTHOR_NAME", "t"), ("GIT_AUTHOR_EMAIL", "t@t"), ("GIT_AUTHOR_DATE", date)])
-            .envs([("GIT_COMMITTER_NAME", "t"), ("GIT_COMMITTER_EMAIL", "t@t"), ("GIT_COMMITTER_DATE", date)])
+            .envs([
+                ("GIT_AUTHOR_NAME", "t"),
+                ("GIT_AUTHOR_EMAIL", "t@t"),
+                ("GIT_AUTHOR_DATE", date),
+            ])
+            .envs([
+                ("GIT_COMMITTER_NAME", "t"),
+                ("GIT_COMMITTER_EMAIL", "t@t"),
+                ("GIT_COMMITTER_DATE", date),
+            ])
             .envs([("GIT_CONFIG_GLOBAL", "/dev/null"), ("GIT_CONFIG_NOSYSTEM", "1")])
             .env("HOME", dir)
             .output()
             .context("failed to start git")?;
         if !output.status.success() {
-            bail!("git {} failed: {}", args.join(" "), String::from_utf8_lossy(&output.stderr));
+            bail!(
+                "git {} failed: {}",
+                args.join(" "),
+                String::from_utf8_lossy(&output.stderr)
+            );
         }
         Ok(String::from_utf8(output.stdout)?.trim().to_owned())
     };
@@ -208,12 +233,21 @@ mod tests {
     #[test]
     fn answers_carry_a_tag_and_are_not_sent_twice() {
         let dir = tempfile::tempdir().unwrap();
-        let case = Case::parse(r#"{"id": "a", "http": {"/x": {"content": "hi", "headers": {"X-A": "1"}}}}"#).unwrap();
+        let case = Case::parse(r#"{"id": "a", "http": {"/x": {"content": "hi", "headers": {"X-A": "1"}}}}"#)
+            .unwrap();
         let server = start(&case.first, dir.path()).unwrap().unwrap();
         let first = ask(&server, "GET /x?q HTTP/1.1\r\n\r\n");
-        assert!(first.starts_with("HTTP/1.1 200") && first.ends_with("\r\n\r\nhi") && first.contains("X-A: 1"));
-        let tag = first.lines().find_map(|line| line.strip_prefix("ETag: ")).unwrap();
-        let second = ask(&server, &format!("GET /x HTTP/1.1\r\nIf-None-Match: {tag}\r\n\r\n"));
+        assert!(
+            first.starts_with("HTTP/1.1 200") && first.ends_with("\r\n\r\nhi") && first.contains("X-A: 1")
+        );
+        let tag = first
+            .lines()
+            .find_map(|line| line.strip_prefix("ETag: "))
+            .unwrap();
+        let second = ask(
+            &server,
+            &format!("GET /x HTTP/1.1\r\nIf-None-Match: {tag}\r\n\r\n"),
+        );
         assert!(second.starts_with("HTTP/1.1 304"), "{second}");
         assert!(ask(&server, "GET /../secret HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 404"));
     }
@@ -221,10 +255,21 @@ mod tests {
     #[test]
     fn a_repository_is_served_as_files() {
         let dir = tempfile::tempdir().unwrap();
-        let line = r#"{"id": "a", "git": {"r": [{"files": {"f": "1"}, "tags": ["v1"]}, {"files": {"f": "2"}}]}}"#;
-        let server = start(&Case::parse(line).unwrap().first, dir.path()).unwrap().unwrap();
-        let refs = ask(&server, "GET /r/.git/info/refs?service=git-upload-pack HTTP/1.1\r\n\r\n");
-        let first = &server.substitutions.iter().find(|(name, _)| name == "@COMMIT:r:0@").unwrap().1;
+        let line =
+            r#"{"id": "a", "git": {"r": [{"files": {"f": "1"}, "tags": ["v1"]}, {"files": {"f": "2"}}]}}"#;
+        let server = start(&Case::parse(line).unwrap().first, dir.path())
+            .unwrap()
+            .unwrap();
+        let refs = ask(
+            &server,
+            "GET /r/.git/info/refs?service=git-upload-pack HTTP/1.1\r\n\r\n",
+        );
+        let first = &server
+            .substitutions
+            .iter()
+            .find(|(name, _)| name == "@COMMIT:r:0@")
+            .unwrap()
+            .1;
         assert!(refs.contains(&format!("{first}\trefs/tags/v1")), "{refs}");
     }
 }

@@ -22,16 +22,23 @@ use crate::case::{Body, FileSpec, Files, Kind, TarEntry};
 pub(crate) fn write(root: &Path, files: &Files) -> Result<()> {
     make_dir(root)?;
     // Hard links last, whatever their names: their targets must exist.
-    let (links, others): (Vec<_>, Vec<_>) =
-        files.iter().partition(|(_, spec)| matches!(spec.kind, Kind::Hardlink(_)));
+    let (links, others): (Vec<_>, Vec<_>) = files
+        .iter()
+        .partition(|(_, spec)| matches!(spec.kind, Kind::Hardlink(_)));
     for (path, spec) in others.iter().chain(&links) {
         write_one(root, path, spec).with_context(|| format!("failed to write {path} of the case"))?;
     }
     // Times at the very end: each file written changes its folder's.
     for (path, spec) in files {
         if let Some(mtime) = spec.mtime {
-            let time = Timespec { tv_sec: mtime, tv_nsec: 0 };
-            let times = Timestamps { last_access: time, last_modification: time };
+            let time = Timespec {
+                tv_sec: mtime,
+                tv_nsec: 0,
+            };
+            let times = Timestamps {
+                last_access: time,
+                last_modification: time,
+            };
             utimensat(CWD, root.join(path), &times, AtFlags::SYMLINK_NOFOLLOW)
                 .with_context(|| format!("failed to set the time of {path}"))?;
         }
@@ -51,7 +58,10 @@ fn write_one(root: &Path, path: &str, spec: &FileSpec) -> Result<()> {
     match &spec.kind {
         Kind::Dir => {
             make_dir(&full)?;
-            fs::set_permissions(&full, fs::Permissions::from_mode(octal(spec.mode.as_deref(), 0o755)?))?;
+            fs::set_permissions(
+                &full,
+                fs::Permissions::from_mode(octal(spec.mode.as_deref(), 0o755)?),
+            )?;
         }
         Kind::Symlink(target) => symlink(target, &full)?,
         Kind::Hardlink(target) => fs::hard_link(root.join(target), &full)?,
@@ -59,7 +69,10 @@ fn write_one(root: &Path, path: &str, spec: &FileSpec) -> Result<()> {
         Kind::Fifo => mknodat(CWD, &full, FileType::Fifo, Mode::from_raw_mode(0o644), 0)?,
         Kind::File => {
             fs::write(&full, bytes(&spec.body)?)?;
-            fs::set_permissions(&full, fs::Permissions::from_mode(octal(spec.mode.as_deref(), 0o644)?))?;
+            fs::set_permissions(
+                &full,
+                fs::Permissions::from_mode(octal(spec.mode.as_deref(), 0o644)?),
+            )?;
         }
     }
     if spec.uid.is_some() || spec.gid.is_some() {
@@ -141,21 +154,25 @@ pub(crate) fn archive(entries: &[TarEntry]) -> Result<Vec<u8>> {
         if kind == tar::EntryType::Directory && !name.ends_with('/') {
             name.push('/');
         }
-        let data = if kind == tar::EntryType::Regular { entry.content.as_bytes() } else { &[] };
+        let data = if kind == tar::EntryType::Regular {
+            entry.content.as_bytes()
+        } else {
+            &[]
+        };
         let mut header = tar::Header::new_ustar();
         header.set_entry_type(kind);
         header.set_mode(octal(entry.mode.as_deref(), default_mode)?);
         header.set_uid(entry.uid);
         header.set_gid(entry.gid);
         header.set_mtime(entry.mtime);
-        append(&mut out, header, &name, &entry.link, data)?;
+        append(&mut out, header, &name, &entry.link, data);
     }
     out.resize(out.len() + 1024, 0);
     Ok(out)
 }
 
 /// Appends one entry, in USTAR with a PAX header where a name is too long for it.
-pub(crate) fn append(out: &mut Vec<u8>, mut header: tar::Header, name: &str, link: &str, data: &[u8]) -> Result<()> {
+pub(crate) fn append(out: &mut Vec<u8>, mut header: tar::Header, name: &str, link: &str, data: &[u8]) {
     if name.len() > 100 || link.len() > 100 {
         let mut records = Vec::new();
         for (key, value) in [("path", name), ("linkpath", link)] {
@@ -170,7 +187,6 @@ pub(crate) fn append(out: &mut Vec<u8>, mut header: tar::Header, name: &str, lin
     let short = |text: &str| text.as_bytes()[..text.len().min(100)].to_vec();
     header.set_size(data.len() as u64);
     put(out, header, &short(name), &short(link), data);
-    Ok(())
 }
 
 fn put(out: &mut Vec<u8>, mut header: tar::Header, name: &[u8], link: &[u8], data: &[u8]) {
@@ -223,10 +239,27 @@ mod tests {
     fn archives_keep_odd_and_long_names() {
         let long = "n/".repeat(70) + "f";
         let entries = [
-            TarEntry { name: "../x".into(), content: "1".into(), ..TarEntry::default() },
-            TarEntry { name: "/y".into(), r#type: "symlink".into(), link: "z".into(), ..TarEntry::default() },
-            TarEntry { name: long.clone(), content: "2".into(), ..TarEntry::default() },
-            TarEntry { name: "d".into(), r#type: "dir".into(), ..TarEntry::default() },
+            TarEntry {
+                name: "../x".into(),
+                content: "1".into(),
+                ..TarEntry::default()
+            },
+            TarEntry {
+                name: "/y".into(),
+                r#type: "symlink".into(),
+                link: "z".into(),
+                ..TarEntry::default()
+            },
+            TarEntry {
+                name: long.clone(),
+                content: "2".into(),
+                ..TarEntry::default()
+            },
+            TarEntry {
+                name: "d".into(),
+                r#type: "dir".into(),
+                ..TarEntry::default()
+            },
         ];
         let data = archive(&entries).unwrap();
         let mut found = BTreeMap::new();
@@ -243,8 +276,12 @@ mod tests {
 
     #[test]
     fn all_compressions_begin_with_their_magic() {
-        let heads: [(&str, &[u8]); 4] =
-            [("gz", b"\x1f\x8b"), ("bz2", b"BZh"), ("xz", b"\xfd7zXZ"), ("zst", b"\x28\xb5\x2f\xfd")];
+        let heads: [(&str, &[u8]); 4] = [
+            ("gz", b"\x1f\x8b"),
+            ("bz2", b"BZh"),
+            ("xz", b"\xfd7zXZ"),
+            ("zst", b"\x28\xb5\x2f\xfd"),
+        ];
         for (how, head) in heads {
             if let Ok(data) = compress(b"text", how) {
                 assert!(data.starts_with(head), "{how}");

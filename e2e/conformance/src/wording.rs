@@ -25,12 +25,15 @@ pub(crate) const TABLE: &[Row] = &[];
 pub(crate) fn alternatives(table: &[Row], quoted: &str) -> Vec<String> {
     let mut texts = vec![quoted.to_owned()];
     for row in table {
-        if let Some(groups) = Regex::new(&format!("^(?s:{})$", row.buildkit)).ok().and_then(|regex| {
-            let groups = regex.captures(quoted)?;
-            let mut text = String::new();
-            groups.expand(row.ours, &mut text);
-            Some(text)
-        }) {
+        if let Some(groups) = Regex::new(&format!("^(?s:{})$", row.buildkit))
+            .ok()
+            .and_then(|regex| {
+                let groups = regex.captures(quoted)?;
+                let mut text = String::new();
+                groups.expand(row.ours, &mut text);
+                Some(text)
+            })
+        {
             texts.push(groups);
         }
     }
@@ -51,7 +54,11 @@ mod tests {
     fn a_row_carries_the_facts_over() {
         let texts = alternatives(SAMPLE, "mkdir /f: not a directory");
         assert_eq!(texts, ["mkdir /f: not a directory", "/f is a file, not a folder"]);
-        assert_eq!(alternatives(SAMPLE, "failed to mkdir /f: not a directory").len(), 1, "the whole text must match");
+        assert_eq!(
+            alternatives(SAMPLE, "failed to mkdir /f: not a directory").len(),
+            1,
+            "the whole text must match"
+        );
     }
 
     #[test]
@@ -59,10 +66,18 @@ mod tests {
         for row in TABLE.iter().chain(SAMPLE) {
             let regex = Regex::new(row.buildkit).unwrap();
             for group in 1..regex.captures_len() {
-                assert!(row.ours.contains(&format!("${group}")), "{} loses group {group}", row.buildkit);
+                assert!(
+                    row.ours.contains(&format!("${group}")),
+                    "{} loses group {group}",
+                    row.buildkit
+                );
             }
             assert!(!row.why.is_empty() && row.ours.len() > 8, "{}", row.buildkit);
-            assert!(!row.buildkit.contains(".*"), "{} would match anything", row.buildkit);
+            assert!(
+                !row.buildkit.contains(".*"),
+                "{} would match anything",
+                row.buildkit
+            );
         }
     }
 }

@@ -15,7 +15,11 @@ use crate::{
 pub(crate) fn quote(data: &[u8]) -> String {
     const LIMIT: usize = 400;
     let text = String::from_utf8_lossy(&data[..data.len().min(LIMIT)]).into_owned();
-    let rest = if data.len() > LIMIT { format!("… ({} bytes)", data.len()) } else { String::new() };
+    let rest = if data.len() > LIMIT {
+        format!("… ({} bytes)", data.len())
+    } else {
+        String::new()
+    };
     format!("{text:?}{rest}")
 }
 
@@ -35,7 +39,10 @@ pub(super) fn check(
                 entry.data.as_deref().map(quote).unwrap_or_default()
             )),
             None if want.absent => {}
-            None => errors.push(format!("{path}: expected it, it is missing{}", neighbours(&path, found))),
+            None => errors.push(format!(
+                "{path}: expected it, it is missing{}",
+                neighbours(&path, found)
+            )),
             Some(entry) => check_one(&path, want, entry, found, first, errors),
         }
     }
@@ -50,7 +57,11 @@ fn neighbours(path: &str, found: &FileSystem) -> String {
         .filter(|name| !name.is_empty() && !name.contains('/'))
         .take(12)
         .collect();
-    if names.is_empty() { format!(" ({dir} is empty or missing)") } else { format!(" ({dir} has {})", names.join(" ")) }
+    if names.is_empty() {
+        format!(" ({dir} is empty or missing)")
+    } else {
+        format!(" ({dir} has {})", names.join(" "))
+    }
 }
 
 fn check_one(
@@ -73,7 +84,11 @@ fn check_one(
     if let Some(kind) = want.kind.as_deref().filter(|kind| *kind != entry.kind) {
         differs("type", kind.to_owned(), entry.kind.to_owned());
     }
-    if let Some(content) = want.content.as_deref().filter(|content| data != Some(content.as_bytes())) {
+    if let Some(content) = want
+        .content
+        .as_deref()
+        .filter(|content| data != Some(content.as_bytes()))
+    {
         differs("content", quote(content.as_bytes()), shown());
     }
     if let Some(pattern) = &want.content_matches {
@@ -107,7 +122,11 @@ fn check_one(
     if let Some(mtime) = want.mtime.filter(|mtime| *mtime != entry.mtime) {
         differs("mtime", mtime.to_string(), entry.mtime.to_string());
     }
-    if let Some(link) = want.link.as_deref().filter(|link| entry.link.as_deref() != Some(*link)) {
+    if let Some(link) = want
+        .link
+        .as_deref()
+        .filter(|link| entry.link.as_deref() != Some(*link))
+    {
         differs("link to", link.to_owned(), shown());
     }
     if let Some(other) = &want.same_inode_as {
@@ -118,13 +137,27 @@ fn check_one(
         }
     }
     if want.same_as_first || want.differs_from_first {
-        let before = first.and_then(|first| first.get(path)).and_then(|entry| entry.data.as_deref());
+        let before = first
+            .and_then(|first| first.get(path))
+            .and_then(|entry| entry.data.as_deref());
         if before.is_none() {
-            differs("it in the first build too", "something".to_owned(), "nothing".to_owned());
+            differs(
+                "it in the first build too",
+                "something".to_owned(),
+                "nothing".to_owned(),
+            );
         } else if want.same_as_first && before != data {
-            differs("the first build's content (a cache hit):", quote(before.unwrap_or_default()), shown());
+            differs(
+                "the first build's content (a cache hit):",
+                quote(before.unwrap_or_default()),
+                shown(),
+            );
         } else if want.differs_from_first && before == data {
-            differs("content other than the first build's (a cache miss):", "another".to_owned(), shown());
+            differs(
+                "content other than the first build's (a cache miss):",
+                "another".to_owned(),
+                shown(),
+            );
         }
     }
 }
@@ -155,8 +188,16 @@ pub(super) fn exactly<'a>(
     found.sort_unstable();
     want.sort_unstable();
     if found != want {
-        let (a, b) = (want.iter().collect::<BTreeSet<_>>(), found.iter().collect::<BTreeSet<_>>());
-        let (missing, more) = (a.difference(&b).collect::<Vec<_>>(), b.difference(&a).collect::<Vec<_>>());
-        errors.push(format!("{what}: expected exactly {want:?}, got {found:?} (missing {missing:?}, more {more:?})"));
+        let (a, b) = (
+            want.iter().collect::<BTreeSet<_>>(),
+            found.iter().collect::<BTreeSet<_>>(),
+        );
+        let (missing, more) = (
+            a.difference(&b).collect::<Vec<_>>(),
+            b.difference(&a).collect::<Vec<_>>(),
+        );
+        errors.push(format!(
+            "{what}: expected exactly {want:?}, got {found:?} (missing {missing:?}, more {more:?})"
+        ));
     }
 }

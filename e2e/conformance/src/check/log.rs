@@ -9,12 +9,16 @@ use crate::{
     wording::{self, Row},
 };
 
+/// A program that floods its output must not flood the report.
+const LIMIT: usize = 4000;
+
 /// The last error in the output, to its end; all of the output where there is none.
 pub(super) fn error_text(log: &str) -> &str {
-    let at = log.rfind("\nerror: ").map(|at| at + 1).or_else(|| log.rfind("error: "));
+    let at = log
+        .rfind("\nerror: ")
+        .map(|at| at + 1)
+        .or_else(|| log.rfind("error: "));
     let text = at.map_or(log, |at| &log[at..]);
-    // A program that floods its output must not flood the report.
-    const LIMIT: usize = 4000;
     let mut start = text.len().saturating_sub(LIMIT);
     while !text.is_char_boundary(start) {
         start += 1;
@@ -26,13 +30,22 @@ pub(super) fn check(expect: &Expect, log: &str, table: &[Row]) -> Vec<String> {
     let mut errors = Vec::new();
     let message = error_text(log);
     for text in texts(expect.error_contains.as_ref()) {
-        if !wording::alternatives(table, text).iter().any(|text| message.contains(text)) {
-            errors.push(format!("error text: expected {text:?} in it, got {:?}", message.trim_end()));
+        if !wording::alternatives(table, text)
+            .iter()
+            .any(|text| message.contains(text))
+        {
+            errors.push(format!(
+                "error text: expected {text:?} in it, got {:?}",
+                message.trim_end()
+            ));
         }
     }
     for pattern in texts(expect.error_matches.as_ref()) {
         if !Regex::new(&format!("(?s){pattern}")).is_ok_and(|regex| regex.is_match(message)) {
-            errors.push(format!("error text: expected it to match {pattern:?}, got {:?}", message.trim_end()));
+            errors.push(format!(
+                "error text: expected it to match {pattern:?}, got {:?}",
+                message.trim_end()
+            ));
         }
     }
     for text in expect.log_contains.0.iter().filter(|text| !log.contains(*text)) {
@@ -41,14 +54,21 @@ pub(super) fn check(expect: &Expect, log: &str, table: &[Row]) -> Vec<String> {
     for text in expect.log_lacks.0.iter().filter(|text| log.contains(*text)) {
         errors.push(format!("output: expected no {text:?} in it"));
     }
-    for text in expect.call_output_contains.0.iter().filter(|text| !log.contains(*text)) {
+    for text in expect
+        .call_output_contains
+        .0
+        .iter()
+        .filter(|text| !log.contains(*text))
+    {
         errors.push(format!("output of the call: expected {text:?} in it"));
     }
     if let Some(want) = &expect.error_lines {
         let want: BTreeSet<usize> = want.iter().copied().collect();
         let found = marked_lines(log);
         if found != want {
-            errors.push(format!("lines that the error points at: expected {want:?}, got {found:?}"));
+            errors.push(format!(
+                "lines that the error points at: expected {want:?}, got {found:?}"
+            ));
         }
     }
     if let Some(want) = &expect.warnings {

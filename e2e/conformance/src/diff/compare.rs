@@ -50,13 +50,22 @@ impl Built {
                 .map(|image| -> Result<Picture> {
                     let (files, layers) = layout.flatten(image)?;
                     let layers = layers.into_iter().map(BTreeSet::from_iter).collect();
-                    Ok(Picture { config: image.config.clone(), files, layers })
+                    Ok(Picture {
+                        config: image.config.clone(),
+                        files,
+                        layers,
+                    })
                 })
                 .transpose()?
         } else {
             None
         };
-        Ok(Self { success: outcome.success, log: outcome.log, broken: outcome.broken, image })
+        Ok(Self {
+            success: outcome.success,
+            log: outcome.log,
+            broken: outcome.broken,
+            image,
+        })
     }
 
     fn tail(&self) -> String {
@@ -74,16 +83,22 @@ pub(super) fn differences(theirs: &Built, ours: &Built) -> Vec<String> {
         }
     }
     match (theirs.success, ours.success) {
-        (true, false) => found.push(format!("refused: BuildKit builds it, ours does not: {}", ours.tail())),
-        (false, true) => found.push(format!("accepted: ours builds it, BuildKit does not: {}", theirs.tail())),
+        (true, false) => found.push(format!(
+            "refused: BuildKit builds it, ours does not: {}",
+            ours.tail()
+        )),
+        (false, true) => found.push(format!(
+            "accepted: ours builds it, BuildKit does not: {}",
+            theirs.tail()
+        )),
         _ => {}
     }
-    let (Some(theirs), Some(ours)) = (&theirs.image, &ours.image) else { return found };
+    let (Some(theirs), Some(ours)) = (&theirs.image, &ours.image) else {
+        return found;
+    };
     compare_files(&theirs.files, &ours.files, &mut found);
     compare_json(&strip(&theirs.config), &strip(&ours.config), "config", &mut found);
-    if theirs.layers.len() != ours.layers.len() {
-        found.push(format!("layers: BuildKit has {}, ours {}", theirs.layers.len(), ours.layers.len()));
-    } else {
+    if theirs.layers.len() == ours.layers.len() {
         for (at, (theirs, ours)) in theirs.layers.iter().zip(&ours.layers).enumerate() {
             if theirs != ours {
                 let lacks: Vec<_> = theirs.difference(ours).take(8).collect();
@@ -91,6 +106,12 @@ pub(super) fn differences(theirs: &Built, ours: &Built) -> Vec<String> {
                 found.push(format!("layer{at}: ours lacks {lacks:?} and has more {more:?}"));
             }
         }
+    } else {
+        found.push(format!(
+            "layers: BuildKit has {}, ours {}",
+            theirs.layers.len(),
+            ours.layers.len()
+        ));
     }
     found
 }
@@ -101,7 +122,10 @@ fn strip(config: &Value) -> Value {
     if let Some(fields) = config.as_object_mut() {
         fields.remove("created");
         if let Some(rootfs) = fields.get_mut("rootfs").and_then(Value::as_object_mut) {
-            let count = rootfs.get("diff_ids").and_then(Value::as_array).map_or(0, Vec::len);
+            let count = rootfs
+                .get("diff_ids")
+                .and_then(Value::as_array)
+                .map_or(0, Vec::len);
             rootfs.insert("diff_ids".into(), count.into());
         }
     }
@@ -123,7 +147,10 @@ fn compare_json(theirs: &Value, ours: &Value, path: &str, found: &mut Vec<String
     match (theirs, ours) {
         (Value::Object(a), Value::Object(b)) => {
             for key in a.keys().chain(b.keys()).collect::<BTreeSet<_>>() {
-                let (a, b) = (a.get(key).unwrap_or(&Value::Null), b.get(key).unwrap_or(&Value::Null));
+                let (a, b) = (
+                    a.get(key).unwrap_or(&Value::Null),
+                    b.get(key).unwrap_or(&Value::Null),
+                );
                 compare_json(a, b, &format!("{path}.{key}"), found);
             }
         }
@@ -162,7 +189,10 @@ fn inodes(files: &FileSystem) -> BTreeSet<BTreeSet<&str>> {
     let mut groups: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for (path, entry) in files {
         if let Some(target) = &entry.hardlink {
-            groups.entry(target).or_insert_with(|| BTreeSet::from([target.as_str()])).insert(path);
+            groups
+                .entry(target)
+                .or_insert_with(|| BTreeSet::from([target.as_str()]))
+                .insert(path);
         }
     }
     groups.into_values().collect()
@@ -177,15 +207,31 @@ fn entry_differences(a: &Entry, b: &Entry) -> Vec<String> {
     };
     field("type", a.kind.to_owned(), b.kind.to_owned());
     field("mode", format!("{:04o}", a.mode), format!("{:04o}", b.mode));
-    field("owner", format!("{}:{}", a.uid, a.gid), format!("{}:{}", b.uid, b.gid));
+    field(
+        "owner",
+        format!("{}:{}", a.uid, a.gid),
+        format!("{}:{}", b.uid, b.gid),
+    );
     field("link", format!("{:?}", a.link), format!("{:?}", b.link));
     field("device", format!("{:?}", a.device), format!("{:?}", b.device));
     field("xattrs", format!("{:?}", a.xattrs), format!("{:?}", b.xattrs));
     if a.data != b.data {
-        field("content", a.data.as_deref().map_or("none".into(), quote), b.data.as_deref().map_or("none".into(), quote));
+        field(
+            "content",
+            a.data.as_deref().map_or("none".into(), quote),
+            b.data.as_deref().map_or("none".into(), quote),
+        );
     }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs() as i64);
-    let time = |entry: &Entry| if now - entry.mtime < FRESH { "the build's".to_owned() } else { entry.mtime.to_string() };
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |now| now.as_secs() as i64);
+    let time = |entry: &Entry| {
+        if now - entry.mtime < FRESH {
+            "the build's".to_owned()
+        } else {
+            entry.mtime.to_string()
+        }
+    };
     field("mtime", time(a), time(b));
     found
 }
@@ -197,19 +243,38 @@ mod tests {
     use super::*;
 
     fn built(config: Value, files: &[(&str, Entry)]) -> Built {
-        let files: FileSystem = files.iter().map(|(path, entry)| ((*path).to_owned(), entry.clone())).collect();
+        let files: FileSystem = files
+            .iter()
+            .map(|(path, entry)| ((*path).to_owned(), entry.clone()))
+            .collect();
         let layers = vec![files.keys().cloned().collect()];
-        Built { success: true, log: String::new(), broken: None, image: Some(Picture { config, files, layers }) }
+        Built {
+            success: true,
+            log: String::new(),
+            broken: None,
+            image: Some(Picture {
+                config,
+                files,
+                layers,
+            }),
+        }
     }
 
     fn file(mode: u32, mtime: i64) -> Entry {
-        Entry { kind: "file", mode, mtime, data: Some(b"x".to_vec()), ..Entry::default() }
+        Entry {
+            kind: "file",
+            mode,
+            mtime,
+            data: Some(b"x".to_vec()),
+            ..Entry::default()
+        }
     }
 
     #[test]
     fn each_kind_of_difference_is_seen_and_fresh_times_are_not() {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
-        let config = |user: &str, created: &str| json!({"config": {"User": user}, "created": created, "history": []});
+        let config =
+            |user: &str, created: &str| json!({"config": {"User": user}, "created": created, "history": []});
         let one = built(config("a", "1"), &[("/f", file(0o644, now))]);
         let cases = [
             (built(config("a", "2"), &[("/f", file(0o644, now - 5))]), 0),
@@ -221,7 +286,12 @@ mod tests {
         for (at, (other, count)) in cases.iter().enumerate() {
             assert_eq!(differences(&one, other).len(), *count, "case {at}");
         }
-        let failed = Built { success: false, log: String::new(), broken: None, image: None };
+        let failed = Built {
+            success: false,
+            log: String::new(),
+            broken: None,
+            image: None,
+        };
         assert_eq!(differences(&one, &failed).len(), 1);
         assert_eq!(differences(&failed, &one).len(), 1);
         assert!(differences(&failed, &failed).is_empty());

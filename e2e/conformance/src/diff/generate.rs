@@ -37,7 +37,10 @@ impl Recipe {
         case.insert("id".into(), json!(format!("found-{seed}")));
         case.insert("area".into(), json!("FOUND"));
         case.insert("files".into(), Value::Object(self.files.clone()));
-        case.insert("dockerfile".into(), json!(format!("{}{}", self.head, self.pieces.concat())));
+        case.insert(
+            "dockerfile".into(),
+            json!(format!("{}{}", self.head, self.pieces.concat())),
+        );
         if !self.args.is_empty() {
             case.insert("args".into(), Value::Object(self.args.clone()));
         }
@@ -88,11 +91,17 @@ pub(super) fn recipe(seed: u64) -> Recipe {
     if global {
         head.push_str("ARG BASE=busybox\nARG VERSION=1.2-rc3 OTHER\n");
         if state.random.chance(40) {
-            args.insert("VERSION".into(), json!(state.random.pick(&["9", "a b", "$x", "1.2.3"])));
+            args.insert(
+                "VERSION".into(),
+                json!(state.random.pick(&["9", "a b", "$x", "1.2.3"])),
+            );
         }
     }
     if state.random.chance(30) {
-        args.insert("OPTION".into(), json!(state.random.pick(&["", "given", "with space", "a/b"])));
+        args.insert(
+            "OPTION".into(),
+            json!(state.random.pick(&["", "given", "with space", "a/b"])),
+        );
     }
     let mut pieces = Vec::new();
     let count = 1 + state.random.weighted(&[35, 35, 20, 10]);
@@ -110,7 +119,10 @@ pub(super) fn recipe(seed: u64) -> Recipe {
         more.insert("labels".into(), json!({"by.request": "yes", "version": "2"}));
     }
     if state.random.chance(8) {
-        more.insert("platform".into(), json!(state.random.pick(&["linux/arm64", "linux/arm/v7", "linux/amd64"])));
+        more.insert(
+            "platform".into(),
+            json!(state.random.pick(&["linux/arm64", "linux/arm/v7", "linux/amd64"])),
+        );
     }
     let files = context(&mut state.random);
     let runs = pieces.iter().any(|piece| piece.contains("RUN"));
@@ -119,7 +131,13 @@ pub(super) fn recipe(seed: u64) -> Recipe {
         more.remove("platform");
     }
     more.insert("secrets".into(), json!({"token": "s3cret"}));
-    Recipe { head, pieces, files, args, more }
+    Recipe {
+        head,
+        pieces,
+        files,
+        args,
+        more,
+    }
 }
 
 fn from(state: &mut State, at: usize, global: bool) -> String {
@@ -127,8 +145,19 @@ fn from(state: &mut State, at: usize, global: bool) -> String {
     let earlier = state.stages.len();
     let (base, mut stage) = match random.weighted(&[60, 20, if earlier > 0 { 30 } else { 0 }]) {
         0 => {
-            let base = if global && random.chance(40) { "$BASE" } else { "busybox" };
-            (base.to_owned(), Stage { shell: true, paths: instructions::base_paths(), ..Stage::default() })
+            let base = if global && random.chance(40) {
+                "$BASE"
+            } else {
+                "busybox"
+            };
+            (
+                base.to_owned(),
+                Stage {
+                    shell: true,
+                    paths: instructions::base_paths(),
+                    ..Stage::default()
+                },
+            )
         }
         1 => ("scratch".to_owned(), Stage::default()),
         _ => {
@@ -141,7 +170,11 @@ fn from(state: &mut State, at: usize, global: bool) -> String {
     };
     stage.name = random.chance(75).then(|| format!("stage{at}"));
     let keyword = random.pick(&["FROM", "FROM", "FROM", "from"]);
-    let name = stage.name.as_ref().map(|name| format!(" {} {name}", random.pick(&["AS", "as"]))).unwrap_or_default();
+    let name = stage
+        .name
+        .as_ref()
+        .map(|name| format!(" {} {name}", random.pick(&["AS", "as"])))
+        .unwrap_or_default();
     state.current = stage;
     state.variables = vec!["PATH".to_owned()];
     format!("{keyword} {base}{name}\n")
@@ -153,10 +186,19 @@ fn context(random: &mut Random) -> Map<String, Value> {
     let mut put = |path: &str, value: Value| files.insert(path.to_owned(), value);
     let old = 1_500_000_000;
     put("a.txt", json!({"content": "a\n", "mtime": old}));
-    put("b.txt", json!({"content": "b\n", "mode": "0600", "mtime": old + 1}));
-    put("run.sh", json!({"content": "#!/bin/sh\necho run\n", "mode": "0755", "mtime": old + 2}));
+    put(
+        "b.txt",
+        json!({"content": "b\n", "mode": "0600", "mtime": old + 1}),
+    );
+    put(
+        "run.sh",
+        json!({"content": "#!/bin/sh\necho run\n", "mode": "0755", "mtime": old + 2}),
+    );
     put("dir/one", json!({"content": "1", "mtime": old + 3}));
-    put("dir/two.md", json!({"content": "2", "mode": "0640", "mtime": old + 4}));
+    put(
+        "dir/two.md",
+        json!({"content": "2", "mode": "0640", "mtime": old + 4}),
+    );
     put("dir/sub/three", json!({"content": "3", "mtime": old + 5}));
     put("dir/sub/deep/four.md", json!({"content": "4", "mtime": old + 6}));
     put("dir/link", json!({"symlink": "one", "mtime": old + 7}));
@@ -164,14 +206,20 @@ fn context(random: &mut Random) -> Map<String, Value> {
     put("empty", json!({"dir": true, "mode": "0700", "mtime": old + 8}));
     put("dir", json!({"dir": true, "mode": "0751", "mtime": old + 9}));
     put("dir/sub", json!({"dir": true, "mtime": old + 9}));
-    put("dir/sub/deep", json!({"dir": true, "mode": "0750", "mtime": old + 9}));
+    put(
+        "dir/sub/deep",
+        json!({"dir": true, "mode": "0750", "mtime": old + 9}),
+    );
     put("with space/x y", json!({"content": "space", "mtime": old + 10}));
     put("with space", json!({"dir": true, "mtime": old + 10}));
-    put("archive.tar.gz", json!({"compress": "gz", "mtime": old, "tar": [
+    put(
+        "archive.tar.gz",
+        json!({"compress": "gz", "mtime": old, "tar": [
         {"name": "in", "type": "dir", "mode": "0711", "uid": 3, "gid": 4, "mtime": old},
         {"name": "in/file", "content": "from archive", "uid": 5, "gid": 6, "mtime": old, "mode": "0604"},
         {"name": "in/link", "type": "symlink", "link": "file", "mtime": old},
-        {"name": "in/hard", "type": "hardlink", "link": "in/file", "mtime": old}]}));
+        {"name": "in/hard", "type": "hardlink", "link": "in/file", "mtime": old}]}),
+    );
     if random.chance(30) {
         let lines = [
             "*.md\n",
@@ -205,9 +253,10 @@ mod tests {
                 words.insert(line.split_whitespace().next().unwrap_or_default().to_uppercase());
             }
         }
-        for instruction in "FROM RUN COPY ADD ENV ARG WORKDIR USER LABEL EXPOSE VOLUME ENTRYPOINT CMD SHELL HEALTHCHECK \
+        for instruction in
+            "FROM RUN COPY ADD ENV ARG WORKDIR USER LABEL EXPOSE VOLUME ENTRYPOINT CMD SHELL HEALTHCHECK \
                             STOPSIGNAL ONBUILD MAINTAINER"
-            .split_whitespace()
+                .split_whitespace()
         {
             assert!(words.contains(instruction), "no case has {instruction}");
         }

@@ -1,10 +1,14 @@
 //! One random instruction at a time.
 
+use std::fmt::Write as _;
+
 use super::generate::State;
 
 /// Paths of the base image.
 pub(super) fn base_paths() -> Vec<String> {
-    ["/bin/busybox", "/etc/passwd", "/etc", "/usr/bin", "/home"].map(str::to_owned).to_vec()
+    ["/bin/busybox", "/etc/passwd", "/etc", "/usr/bin", "/home"]
+        .map(str::to_owned)
+        .to_vec()
 }
 
 /// An instruction with its line end.
@@ -20,13 +24,39 @@ pub(super) fn any(state: &mut State) -> String {
         5 => workdir(state),
         6 => user(state),
         7 => label(state),
-        8 => format!("EXPOSE {}", state.random.pick(&["80", "80/tcp 443/udp", "8000-8003", "$PORT 53/udp", "3000/sctp"])),
-        9 => format!("VOLUME {}", state.random.pick(&["/data", "[\"/v 1\", \"/v2\"]", "/data /var/log", "/w"])),
-        10 => format!("ENTRYPOINT {}", state.random.pick(&["[\"/bin/sh\", \"-c\"]", "echo $HOME", "[]", "[\"a\"]"])),
-        11 => format!("CMD {}", state.random.pick(&["[\"echo\", \"hi\"]", "echo hi  there", "[ \"x\" , \"\\u0041\" ]", "[]"])),
+        8 => format!(
+            "EXPOSE {}",
+            state
+                .random
+                .pick(&["80", "80/tcp 443/udp", "8000-8003", "$PORT 53/udp", "3000/sctp"])
+        ),
+        9 => format!(
+            "VOLUME {}",
+            state
+                .random
+                .pick(&["/data", "[\"/v 1\", \"/v2\"]", "/data /var/log", "/w"])
+        ),
+        10 => format!(
+            "ENTRYPOINT {}",
+            state
+                .random
+                .pick(&["[\"/bin/sh\", \"-c\"]", "echo $HOME", "[]", "[\"a\"]"])
+        ),
+        11 => format!(
+            "CMD {}",
+            state.random.pick(&[
+                "[\"echo\", \"hi\"]",
+                "echo hi  there",
+                "[ \"x\" , \"\\u0041\" ]",
+                "[]"
+            ])
+        ),
         12 => shell_form(state),
         13 => healthcheck(state),
-        14 => format!("STOPSIGNAL {}", state.random.pick(&["SIGTERM", "9", "${SIGNAL:-SIGINT}"])),
+        14 => format!(
+            "STOPSIGNAL {}",
+            state.random.pick(&["SIGTERM", "9", "${SIGNAL:-SIGINT}"])
+        ),
         15 => onbuild(state),
         16 => "MAINTAINER Some One <one@example.test>".to_owned(),
         _ => comment(state),
@@ -35,7 +65,12 @@ pub(super) fn any(state: &mut State) -> String {
     if state.random.chance(5) && !text.contains("<<") {
         // Folded over two lines, with a comment between them.
         if let Some(at) = text.find(' ') {
-            text = format!("{}{}\n  # between\n{}", &text[..=at], state.escape, &text[at + 1..]);
+            text = format!(
+                "{}{}\n  # between\n{}",
+                &text[..=at],
+                state.escape,
+                &text[at + 1..]
+            );
         }
     }
     text.push('\n');
@@ -43,7 +78,10 @@ pub(super) fn any(state: &mut State) -> String {
 }
 
 fn comment(state: &mut State) -> String {
-    state.random.pick(&["# a comment", "", "   # an indented one", "# syntax-like=no"]).to_owned()
+    state
+        .random
+        .pick(&["# a comment", "", "   # an indented one", "# syntax-like=no"])
+        .to_owned()
 }
 
 fn run(state: &mut State) -> String {
@@ -85,10 +123,16 @@ fn run(state: &mut State) -> String {
         "--mount=type=bind,target=/rw,rw ",
         "--mount=type=cache,target=/c2,mode=0700,uid=5,gid=6 ",
     ];
-    let flags = if random.chance(30) { random.pick(&mounts) } else { "" };
+    let flags = if random.chance(30) {
+        random.pick(&mounts)
+    } else {
+        ""
+    };
     let extra = match flags.trim_end() {
         "--mount=target=/ctx" => "; ls -aR /ctx > /ctxls",
-        "--mount=type=bind,source=dir,target=/mnt/d" => "; cat /mnt/d/one > /one2; stat -c '%a %u %g' /mnt/d >> /one2",
+        "--mount=type=bind,source=dir,target=/mnt/d" => {
+            "; cat /mnt/d/one > /one2; stat -c '%a %u %g' /mnt/d >> /one2"
+        }
         "--mount=type=secret,id=token" => "; stat -c '%a %u %g' /run/secrets/token > /sec",
         "--mount=type=secret,id=token,env=TOKEN" => "; echo $TOKEN > /sec",
         "--mount=type=bind,target=/rw,rw" => "; echo w > /rw/w",
@@ -96,11 +140,17 @@ fn run(state: &mut State) -> String {
         "--mount=type=tmpfs,target=/tmp" => "; echo t > /tmp/t; stat -c '%a' /tmp > /tmpstat",
         _ => "",
     };
-    state.current.paths.extend(["/one", "/m", "/home", "/ls"].map(str::to_owned));
+    state
+        .current
+        .paths
+        .extend(["/one", "/m", "/home", "/ls"].map(str::to_owned));
     match state.random.weighted(&[70, 12, 10, 8]) {
         0 => format!("RUN {flags}{command}{extra}"),
         1 => format!("RUN {flags}<<EOF\n{command}\necho heredoc > /here\nEOF"),
-        2 => format!("RUN {flags}[\"/bin/sh\", \"-c\", \"{}\"]", command.replace('\\', "\\\\").replace('"', "\\\"")),
+        2 => format!(
+            "RUN {flags}[\"/bin/sh\", \"-c\", \"{}\"]",
+            command.replace('\\', "\\\\").replace('"', "\\\"")
+        ),
         _ => format!("RUN {flags}{command} && {}\n    echo second{extra}", state.escape),
     }
 }
@@ -109,15 +159,33 @@ fn owner_flags(state: &mut State) -> String {
     let mut flags = String::new();
     if state.random.chance(25) {
         let owners = if state.current.shell {
-            &["1:2", "www", "www:wheel", "7", "nobody:nobody", "0:0", "$UID_OF:3", ":5"][..]
+            &[
+                "1:2",
+                "www",
+                "www:wheel",
+                "7",
+                "nobody:nobody",
+                "0:0",
+                "$UID_OF:3",
+                ":5",
+            ][..]
         } else {
             &["1:2", "7", "0:0", "5:5"][..]
         };
-        flags.push_str(&format!("--chown={} ", state.random.pick(owners)));
+        let _ = write!(flags, "--chown={} ", state.random.pick(owners));
     }
     if state.random.chance(20) {
-        let modes = ["0600", "755", "0444", "u=rwX,go=rX", "go-w", "a+x", "4755", "u+rwx,g=u"];
-        flags.push_str(&format!("--chmod={} ", state.random.pick(&modes)));
+        let modes = [
+            "0600",
+            "755",
+            "0444",
+            "u=rwX,go=rX",
+            "go-w",
+            "a+x",
+            "4755",
+            "u+rwx,g=u",
+        ];
+        let _ = write!(flags, "--chmod={} ", state.random.pick(&modes));
     }
     if state.random.chance(14) {
         flags.push_str("--link ");
@@ -127,8 +195,22 @@ fn owner_flags(state: &mut State) -> String {
 
 fn destination(state: &mut State) -> &'static str {
     state.random.pick(&[
-        "/", "/app/", "/app", ".", "./", "sub/dir/", "/x/y/z", "/home/", "/etc/", "/app/new/", "../up/", "/m", "dest", "/pw",
-        "/tmp/", "$DEST/v/",
+        "/",
+        "/app/",
+        "/app",
+        ".",
+        "./",
+        "sub/dir/",
+        "/x/y/z",
+        "/home/",
+        "/etc/",
+        "/app/new/",
+        "../up/",
+        "/m",
+        "dest",
+        "/pw",
+        "/tmp/",
+        "$DEST/v/",
     ])
 }
 
@@ -136,7 +218,11 @@ fn copy(state: &mut State) -> String {
     let mut flags = owner_flags(state);
     let to = destination(state);
     if state.random.chance(8) {
-        let names = ["<<EOF /heredoc\nhello $A\nEOF", "<<\"EOF\" h2\nno $A\nEOF", "<<one.txt <<two.txt /two/\n1\none.txt\n2\ntwo.txt"];
+        let names = [
+            "<<EOF /heredoc\nhello $A\nEOF",
+            "<<\"EOF\" h2\nno $A\nEOF",
+            "<<one.txt <<two.txt /two/\n1\none.txt\n2\ntwo.txt",
+        ];
         return format!("COPY {flags}{}", state.random.pick(&names));
     }
     let earlier = state.stages.len();
@@ -152,26 +238,54 @@ fn copy(state: &mut State) -> String {
         return format!("COPY --from={from} {flags}{path} {to}");
     }
     if state.random.chance(6) {
-        return format!("COPY --from=busybox {flags}{} {to}", state.random.pick(&["/etc/passwd", "/etc", "/bin/sh", "/root"]));
+        return format!(
+            "COPY --from=busybox {flags}{} {to}",
+            state.random.pick(&["/etc/passwd", "/etc", "/bin/sh", "/root"])
+        );
     }
     if state.random.chance(12) {
-        flags.push_str(&format!("--exclude={} ", state.random.pick(&["*.md", "sub", "**/*.md", "one"])));
+        let _ = write!(
+            flags,
+            "--exclude={} ",
+            state.random.pick(&["*.md", "sub", "**/*.md", "one"])
+        );
     }
     if state.random.chance(10) {
         flags.push_str("--parents ");
-        let sources = ["dir/sub/three", "dir/./sub", "./dir/sub/deep", "**/*.md", "a.txt dir/one", "dir/*/three", "dir"];
+        let sources = [
+            "dir/sub/three",
+            "dir/./sub",
+            "./dir/sub/deep",
+            "**/*.md",
+            "a.txt dir/one",
+            "dir/*/three",
+            "dir",
+        ];
         return format!("COPY {flags}{} {to}", state.random.pick(&sources));
     }
-    let several = ["a.txt b.txt", "a.txt dir", "*.txt", "dir/* run.sh", "[ab].txt dir/sub"];
+    let several = [
+        "a.txt b.txt",
+        "a.txt dir",
+        "*.txt",
+        "dir/* run.sh",
+        "[ab].txt dir/sub",
+    ];
     if state.random.chance(25) {
         let sources = state.random.pick(&several);
-        let to = if to.ends_with('/') || to == "." { to.to_owned() } else { format!("{to}/") };
+        let to = if to.ends_with('/') || to == "." {
+            to.to_owned()
+        } else {
+            format!("{to}/")
+        };
         return format!("COPY {flags}{sources} {to}");
     }
     if state.random.chance(6) {
         return format!("COPY {flags}[\"with space/x y\", \"{to}\"]");
     }
-    let sources = ["a.txt", "run.sh", "dir", "dir/", "dir/sub", "empty", "dir/link", "dir/up", ".", "with*", "di?/o*", "nothing*", "./b.txt", "/dir/one"];
+    let sources = [
+        "a.txt", "run.sh", "dir", "dir/", "dir/sub", "empty", "dir/link", "dir/up", ".", "with*", "di?/o*",
+        "nothing*", "./b.txt", "/dir/one",
+    ];
     state.current.paths.extend(["/app", "/home"].map(str::to_owned));
     format!("COPY {flags}{} {to}", state.random.pick(&sources))
 }
@@ -179,55 +293,132 @@ fn copy(state: &mut State) -> String {
 fn add(state: &mut State) -> String {
     let flags = owner_flags(state);
     let to = destination(state);
-    let sources = ["archive.tar.gz", "archive.tar.gz", "a.txt", "dir", "--unpack=false archive.tar.gz", "archive.tar.gz a.txt"];
+    let sources = [
+        "archive.tar.gz",
+        "archive.tar.gz",
+        "a.txt",
+        "dir",
+        "--unpack=false archive.tar.gz",
+        "archive.tar.gz a.txt",
+    ];
     let source = state.random.pick(&sources);
-    let to = if source.contains(' ') && !source.starts_with("--") && !to.ends_with('/') { format!("{to}/") } else { to.to_owned() };
+    let to = if source.contains(' ') && !source.starts_with("--") && !to.ends_with('/') {
+        format!("{to}/")
+    } else {
+        to.to_owned()
+    };
     format!("ADD {flags}{source} {to}")
 }
 
 fn env(state: &mut State) -> String {
     let lines = [
-        "A=1", "A=$A-2 B=\"x y\"", "C='single $A'", "D=${A:-default}/${B:+set}", "LEGACY some  text here", "A=", "E=a\\ b",
-        "F=${PATH%%:*} G=${VERSION#*.}", "DEST=/srv PORT=99 UID_OF=12", "H=\"${OPTION:-none}\"", "PATH=/extra:$PATH", "I=\"tab\\tin $A\"",
-        "J=${A/1/one} K=${B//x/y}", "SIGNAL=SIGHUP",
+        "A=1",
+        "A=$A-2 B=\"x y\"",
+        "C='single $A'",
+        "D=${A:-default}/${B:+set}",
+        "LEGACY some  text here",
+        "A=",
+        "E=a\\ b",
+        "F=${PATH%%:*} G=${VERSION#*.}",
+        "DEST=/srv PORT=99 UID_OF=12",
+        "H=\"${OPTION:-none}\"",
+        "PATH=/extra:$PATH",
+        "I=\"tab\\tin $A\"",
+        "J=${A/1/one} K=${B//x/y}",
+        "SIGNAL=SIGHUP",
     ];
-    state.random.pick(&lines).to_owned().replacen("", "ENV ", 1)
+    format!("ENV {}", state.random.pick(&lines))
 }
 
 fn arg(state: &mut State) -> String {
-    let lines = ["OPTION", "OPTION=fallback", "VERSION", "A=from-arg", "X=1 Y=$X", "TARGETARCH", "TARGETPLATFORM", "Z=\"q q\"", "OTHER=o"];
+    let lines = [
+        "OPTION",
+        "OPTION=fallback",
+        "VERSION",
+        "A=from-arg",
+        "X=1 Y=$X",
+        "TARGETARCH",
+        "TARGETPLATFORM",
+        "Z=\"q q\"",
+        "OTHER=o",
+    ];
     format!("ARG {}", state.random.pick(&lines))
 }
 
 fn workdir(state: &mut State) -> String {
-    let dirs = ["/w", "sub", "/a/b/c", "../x", "$DEST/work", "/home", ".", "/w/", "\"/with space\""];
+    let dirs = [
+        "/w",
+        "sub",
+        "/a/b/c",
+        "../x",
+        "$DEST/work",
+        "/home",
+        ".",
+        "/w/",
+        "\"/with space\"",
+    ];
     format!("WORKDIR {}", state.random.pick(&dirs))
 }
 
 fn user(state: &mut State) -> String {
-    let users = ["root", "0", "1000", "www", "33:wheel", "nobody", "1000:1000", "root:root"];
+    let users = [
+        "root",
+        "0",
+        "1000",
+        "www",
+        "33:wheel",
+        "nobody",
+        "1000:1000",
+        "root:root",
+    ];
     format!("USER {}", state.random.pick(&users))
 }
 
 fn label(state: &mut State) -> String {
-    let lines = ["a=b", "\"quoted key\"=\"v w\"", "a=$A version=1", "legacy some text", "multi=1 b.c/d='x y'", "empty="];
+    let lines = [
+        "a=b",
+        "\"quoted key\"=\"v w\"",
+        "a=$A version=1",
+        "legacy some text",
+        "multi=1 b.c/d='x y'",
+        "empty=",
+    ];
     format!("LABEL {}", state.random.pick(&lines))
 }
 
 fn shell_form(state: &mut State) -> String {
-    let shells = ["[\"/bin/sh\", \"-ec\"]", "[\"/bin/ash\", \"-c\"]", "[\"/bin/sh\", \"-c\"]"];
+    let shells = [
+        "[\"/bin/sh\", \"-ec\"]",
+        "[\"/bin/ash\", \"-c\"]",
+        "[\"/bin/sh\", \"-c\"]",
+    ];
     format!("SHELL {}", state.random.pick(&shells))
 }
 
 fn healthcheck(state: &mut State) -> String {
     let checks = [
-        "NONE", "CMD true", "--interval=5s --timeout=1m30s --retries=3 CMD [\"check\", \"it\"]", "--start-period=10s --start-interval=500ms CMD curl x",
+        "NONE",
+        "CMD true",
+        "--interval=5s --timeout=1m30s --retries=3 CMD [\"check\", \"it\"]",
+        "--start-period=10s --start-interval=500ms CMD curl x",
     ];
     format!("HEALTHCHECK {}", state.random.pick(&checks))
 }
 
 fn onbuild(state: &mut State) -> String {
-    let lines = ["ENV ON=1", "LABEL on=build", "COPY a.txt /onbuild/", "WORKDIR /on", "USER 5", "ARG ONARG=2", "RUN echo on > /onrun"];
+    let lines = [
+        "ENV ON=1",
+        "LABEL on=build",
+        "COPY a.txt /onbuild/",
+        "WORKDIR /on",
+        "USER 5",
+        "ARG ONARG=2",
+        "RUN echo on > /onrun",
+    ];
     let line = state.random.pick(&lines);
-    if line.starts_with("RUN") && !state.current.shell { "ONBUILD ENV ON=2".to_owned() } else { format!("ONBUILD {line}") }
+    if line.starts_with("RUN") && !state.current.shell {
+        "ONBUILD ENV ON=2".to_owned()
+    } else {
+        format!("ONBUILD {line}")
+    }
 }
