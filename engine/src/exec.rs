@@ -1,0 +1,470 @@
+//! Runs one stage of a plan: each instruction is looked up, or executed, and packed while the next one runs.
+//!
+//! ```text
+//!  base ─▶ Root ──step 1──▶ Root ──step 2──▶ … ─▶ StageResult
+//!             │ key by content: parent, operation, digests of what it reads
+//!             ├─ in the store or a cache ─▶ its layer, no files touched
+//!             └─ else: overlay over the parent, run or copy, keep the upper directory ─▶ pack (in the background)
+//! ```
+//! The content key of a step is known once its inputs are there. Equal keys mean equal files, however they came to be:
+//! a stage that was rebuilt to the same files still gives hits to those that copy from it.
+
+use crate::{
+    context::{Context, DirContext},
+    copy::{self, Destination, PlaceOptions},
+    error::{BuildError, Place, Result},
+    fetch::Fetcher,
+    inputs::{Inputs, StepCache},
+    owner,
+    progress::{Progress, Vertex},
+    root::{Layer, Root, join},
+    sources::Sources,
+    store::{CacheKey, LayerDesc, StepRecord, Store},
+};
+use futures::future::BoxFuture;
+use sha2::{Digest as _, Sha256};
+use slipway_plan::{BuildPlan, CopyOp, MkdirOp, Op, Source, StageIndex, StagePlan, Step};
+use std::{
+    collections::HashSet,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::{SystemTime, UNIX_EPOCH},
+};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+mod key;
+mod pack;
+mod run;
+
+pub(crate) use key::reads;
+pub use pack::{Packing, pack_layer};
+
+/// All that a stage needs to run. Shared by the stages of a build.
+pub struct Environment {
+    /// Layers and results.
+    pub store: Arc<Store>,
+    /// Where events go.
+    pub progress: Progress,
+    /// Other stages, images, contexts, secrets.
+    pub inputs: Arc<dyn Inputs>,
+    /// Caches beside the store, asked in order.
+    pub caches: Vec<Arc<dyn StepCache>>,
+    /// Downloads for `ADD`.
+    pub fetcher: Fetcher,
+    /// Stops the build.
+    pub cancel: CancellationToken,
+    /// Cache mounts that were emptied for `--no-cache` in this build.
+    pub emptied: Mutex<HashSet<CacheKey>>,
+}
+
+/// What is told of each packed layer, so that it can be uploaded while the stage goes on.
+pub trait LayerSink: Send + Sync {
+    /// A layer of a stage is packed: its blob is in the store, or where `layer` says.
+    fn layer<'a>(&'a self, layer: &'a Layer) -> BoxFuture<'a, Result<()>>;
+}
+
+/// A finished stage.
+#[derive(Debug, Clone)]
+pub struct StageResult {
+    /// Its files.
+    pub root: Root,
+    /// How many of the root's layers are the base's.
+    pub base_layers: usize,
+    /// The layers as packed, the base's first; empty where nothing was to be packed.
+    pub layers: Vec<LayerDesc>,
+    /// Steps executed.
+    pub executed: u32,
+    /// Steps taken from a cache.
+    pub cached: u32,
+}
+
+/// Runs a stage. `keys` are the keys by definition of its steps, as planning computed them, or empty: results are
+/// looked up and recorded under them too. With `packing`, its layers are packed while it runs.
+pub async fn run_stage(
+    environment: &Arc<Environment>,
+    plan: &Arc<BuildPlan>,
+    stage: StageIndex,
+    keys: &[Option<String>],
+    packing: Option<Packing>,
+) -> Result<StageResult> {
+    let mut runner = Runner {
+        pack_as: packing,
+        environment: environment.clone(),
+        plan: plan.clone(),
+        index: stage,
+        sources: Sources::new(environment.clone(), plan.clone()),
+        root: Root::default(),
+        packing: Vec::new(),
+        executed: 0,
+        cached: 0,
+    };
+    runner.run(keys).await
+}
+
+struct Runner {
+    environment: Arc<Environment>,
+    plan: Arc<BuildPlan>,
+    index: StageIndex,
+    sources: Sources,
+    root: Root,
+    pack_as: Option<Packing>,
+    packing: Vec<JoinHandle<Result<LayerDesc>>>,
+    executed: u32,
+    cached: u32,
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        for task in &self.packing {
+            task.abort();
+        }
+    }
+}
+
+impl Runner {
+    fn stage(&self) -> &StagePlan {
+        &self.plan.stages[self.index]
+    }
+
+    fn place(&self, step: &Step) -> Place {
+        Place {
+            file: self.plan.dockerfile.clone(),
+            source: self.plan.source.as_str().into(),
+            span: step.span,
+            instruction: step.instruction.clone(),
+        }
+    }
+
+    /// `[linux/arm64 build 2/5] RUN make`.
+    fn title(&self, number: Option<u32>, text: &str) -> String {
+        let stage = self.stage();
+        let total = stage.steps.iter().filter_map(|step| step.number).max().unwrap_or(1);
+        let several = self.plan.results.len() > 1;
+        let platform = if several { format!("{} ", stage.platform) } else { String::new() };
+        match number {
+            Some(number) => format!("[{platform}{} {number}/{total}] {text}", stage.name),
+            None => format!("[{platform}{}] {text}", stage.name),
+        }
+    }
+
+    async fn run(&mut self, keys: &[Option<String>]) -> Result<StageResult> {
+        let plan = self.plan.clone();
+        let stage = &plan.stages[self.index];
+        let from = Place {
+            file: plan.dockerfile.clone(),
+            source: plan.source.as_str().into(),
+            span: stage.span,
+            instruction: stage.instruction.clone(),
+        };
+        self.start().await.map_err(|error| error.at(&stage.name, &from))?;
+        let base_layers = self.root.layers.len();
+        // What is packed already, or will be by the stage that made it, costs nothing.
+        for index in 0..base_layers {
+            self.pack(index);
+        }
+        for (index, step) in stage.steps.iter().enumerate() {
+            if !step.makes_layer() {
+                continue;
+            }
+            if self.environment.cancel.is_cancelled() {
+                return Err(BuildError::cancelled());
+            }
+            let place = self.place(step);
+            let key = keys.get(index).and_then(Option::as_deref);
+            self.step(step, key, &place).await.map_err(|error| error.at(&stage.name, &place))?;
+            self.pack(self.root.layers.len() - 1);
+        }
+        let mut layers = Vec::new();
+        for (index, task) in std::mem::take(&mut self.packing).into_iter().enumerate() {
+            let desc = task.await.map_err(join)??;
+            self.root.layers[index].desc = Some(desc.clone());
+            layers.push(desc);
+        }
+        Ok(StageResult {
+            root: self.root.clone(),
+            base_layers,
+            layers,
+            executed: self.executed,
+            cached: self.cached,
+        })
+    }
+
+    /// What the stage begins with.
+    async fn start(&mut self) -> Result<()> {
+        let plan = self.plan.clone();
+        let stage = &plan.stages[self.index];
+        self.root = match &stage.base {
+            Source::Scratch => Root { layers: Vec::new(), content_key: "scratch".into() },
+            Source::Stage(index) => self.environment.inputs.stage(*index).await?,
+            Source::Image(image) => {
+                let vertex =
+                    self.environment.progress.start(self.title(Some(1), &format!("FROM {}", image.reference)));
+                match self.environment.inputs.image(image).await {
+                    Ok(root) => {
+                        vertex.done();
+                        root
+                    }
+                    Err(error) => {
+                        vertex.failed(error.message());
+                        return Err(error);
+                    }
+                }
+            }
+            // A tree of files as a base is what copying all of it onto nothing would give.
+            other => {
+                let op = CopyOp {
+                    sources: vec![slipway_plan::CopySource {
+                        source: other.clone(),
+                        path: "/".into(),
+                        wildcard: false,
+                        follow: false,
+                        contents_only: true,
+                        unpack: false,
+                        include: None,
+                        required: None,
+                    }],
+                    dest: "/".into(),
+                    chown: None,
+                    chmod: None,
+                    link: true,
+                    exclude: Vec::new(),
+                    add: false,
+                };
+                let step = Step {
+                    op: Op::Copy(op),
+                    span: stage.span,
+                    instruction: stage.instruction.clone(),
+                    display: stage.instruction.clone(),
+                    onbuild: false,
+                    history: None,
+                    number: Some(1),
+                };
+                self.root = Root { layers: Vec::new(), content_key: "scratch".into() };
+                self.step(&step, None, &self.place(&step)).await?;
+                self.root.clone()
+            }
+        };
+        Ok(())
+    }
+
+    /// Packs a layer in the background, if layers are to be packed.
+    fn pack(&mut self, index: usize) {
+        let Some(packing) = self.pack_as.clone() else { return };
+        let environment = self.environment.clone();
+        let layer = self.root.layers[index].clone();
+        // A linked layer does not depend on what is below it.
+        let below = Root { layers: self.root.layers[..index].to_vec(), content_key: String::new() };
+        self.packing.push(tokio::spawn(async move {
+            let desc = pack_layer(&environment.store, &layer, &below, &packing).await?;
+            if let Some(sink) = &packing.sink {
+                sink.layer(&Layer { desc: Some(desc.clone()), ..layer }).await?;
+            }
+            Ok(desc)
+        }));
+    }
+
+    async fn step(&mut self, step: &Step, key: Option<&str>, place: &Place) -> Result<()> {
+        let title = self.title(step.number, &step.display);
+        let content_key = self.content_key(step).await?;
+        let keys: Vec<String> = key.map(ToOwned::to_owned).into_iter().chain([content_key.clone()]).collect();
+        let no_cache = self.stage().no_cache;
+        if !no_cache && self.take_cached(&keys, step).await? {
+            self.environment.progress.cached(title);
+            return Ok(());
+        }
+        // Equal steps of two builds run once: the other build waits here and then finds the result.
+        let guard = {
+            let (store, name) = (self.environment.store.clone(), format!("step-{content_key}"));
+            tokio::task::spawn_blocking(move || store.lock(&name)).await.map_err(join)??
+        };
+        if !no_cache && self.take_cached(&keys, step).await? {
+            self.environment.progress.cached(title);
+            return Ok(());
+        }
+        let vertex = self.environment.progress.start(title);
+        let snapshot = match self.execute(step, &vertex, place).await {
+            Ok(snapshot) => snapshot,
+            Err(error) if error.is_cancelled() => return Err(error),
+            Err(error) => {
+                let error = if error.log().is_empty() { error.with_log(vertex.tail()) } else { error };
+                vertex.failed(error.message());
+                return Err(error);
+            }
+        };
+        let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+        let record = StepRecord { snapshot: snapshot.clone(), content_key: content_key.clone(), created };
+        for key in &keys {
+            self.environment.store.put_step(key, &record)?;
+        }
+        drop(guard);
+        vertex.done();
+        self.executed += 1;
+        self.push(Layer::local(snapshot, created), record, step, &keys);
+        Ok(())
+    }
+
+    async fn take_cached(&mut self, keys: &[String], step: &Step) -> Result<bool> {
+        for key in keys {
+            if let Some(record) = self.environment.store.step(key) {
+                self.cached += 1;
+                self.push(Layer::local(record.snapshot.clone(), record.created), record, step, keys);
+                return Ok(true);
+            }
+        }
+        for cache in self.environment.caches.clone() {
+            for key in keys {
+                if let Some(found) = cache.lookup(key).await {
+                    let record = StepRecord {
+                        snapshot: found.layer.snapshot.clone(),
+                        content_key: found.content_key,
+                        created: found.created,
+                    };
+                    for key in keys {
+                        self.environment.store.put_step(key, &record)?;
+                    }
+                    self.cached += 1;
+                    self.push(found.layer, record, step, keys);
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    fn push(&mut self, layer: Layer, record: StepRecord, step: &Step, keys: &[String]) {
+        self.root.layers.push(Layer { created: Some(record.created), ..layer });
+        for cache in &self.environment.caches {
+            for key in keys {
+                cache.record(key, &record, &self.root);
+            }
+        }
+        self.root.content_key = if is_linked(step) {
+            let both = format!("{} {}", self.root.content_key, record.content_key);
+            hex::encode(Sha256::digest(both))
+        } else {
+            record.content_key
+        };
+    }
+
+    /// The key by content of the state after a step.
+    async fn content_key(&mut self, step: &Step) -> Result<String> {
+        let inputs = self.sources.digests(&step.op).await?;
+        let mut hash = Sha256::new();
+        hash.update(b"slipway step 1\0");
+        // A linked copy makes the same layer on any parent.
+        let parent = if is_linked(step) { "" } else { self.root.content_key.as_str() };
+        hash.update(parent.as_bytes());
+        hash.update(b"\0");
+        hash.update(key::normalised(&step.op)?);
+        for input in inputs {
+            hash.update(b"\0");
+            hash.update(input.as_bytes());
+        }
+        Ok(hex::encode(hash.finalize()))
+    }
+
+    async fn execute(&mut self, step: &Step, vertex: &Vertex, place: &Place) -> Result<crate::store::SnapshotId> {
+        let _ = place;
+        match &step.op {
+            Op::Metadata => Err(BuildError::new(Default::default(), "a step without work was to be executed")),
+            Op::Mkdir(op) => self.mkdir(op).await,
+            Op::Copy(op) => self.copy(op).await,
+            Op::Run(op) => {
+                self.root.materialise(&self.environment.store, &self.environment.progress).await?;
+                run::run(self, op, vertex).await
+            }
+        }
+    }
+
+    async fn mkdir(&mut self, op: &MkdirOp) -> Result<crate::store::SnapshotId> {
+        let op = op.clone();
+        self.change(false, move |destination, root| {
+            let owner = op.owner.as_deref().map(|spec| owner::find(spec, root)).transpose()?;
+            destination.make_dirs(&op.path, 0o755, owner)
+        })
+        .await
+    }
+
+    async fn copy(&mut self, op: &CopyOp) -> Result<crate::store::SnapshotId> {
+        let mut trees = Vec::new();
+        for source in &op.sources {
+            trees.push(self.sources.tree(&source.source).await?);
+        }
+        let op = op.clone();
+        self.change(op.link, move |destination, root| {
+            let owner = op.chown.as_deref().map(|spec| owner::find(spec, root)).transpose()?;
+            for (source, tree) in op.sources.iter().zip(&trees) {
+                let request = key::request(source, &op.exclude);
+                let filter = copy::Filter::of(&request)?;
+                let options = PlaceOptions {
+                    owner,
+                    chmod: op.chmod.clone(),
+                    contents_only: source.contents_only,
+                    unpack: source.unpack,
+                };
+                for one in copy::select(&**tree, &request)? {
+                    destination.place(&**tree, &one, &op.dest, &filter, &options)?;
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Makes a layer by writing files; `alone` writes onto nothing instead of the root. The work gets the root as it
+    /// was, for names of owners, or `None` if there is none.
+    async fn change(
+        &mut self,
+        alone: bool,
+        work: impl FnOnce(&Destination, Option<&dyn Context>) -> Result<()> + Send + 'static,
+    ) -> Result<crate::store::SnapshotId> {
+        let store = self.environment.store.clone();
+        if !alone {
+            self.root.materialise(&store, &self.environment.progress).await?;
+        }
+        let root = self.root.clone();
+        tokio::task::spawn_blocking(move || {
+            let draft = store.new_snapshot()?;
+            if alone || root.layers.is_empty() {
+                work(&Destination::open(&draft.fs())?, None)?;
+                draft.mark_linked()?;
+                return draft.commit();
+            }
+            adopt_root(&store, &root, &draft.fs())?;
+            let mounted = root.mount_over(&store, &draft.fs(), &draft.work())?;
+            {
+                let view = DirContext::open(mounted.path(), "the stage")
+                    .map_err(|error| BuildError::io("open the stage's root", error))?;
+                work(&Destination::open(mounted.path())?, Some(&view))?;
+            }
+            mounted.unmount()?;
+            draft.commit()
+        })
+        .await
+        .map_err(join)?
+    }
+}
+
+fn is_linked(step: &Step) -> bool {
+    matches!(&step.op, Op::Copy(copy) if copy.link)
+}
+
+/// An upper directory's own attributes hide those of the root below: make them the same.
+fn adopt_root(store: &Store, root: &Root, upper: &Path) -> Result<()> {
+    match root.lower(store).into_iter().next() {
+        Some(top) => adopt_dir(&top, upper),
+        None => Ok(()),
+    }
+}
+
+fn adopt_dir(top: &Path, upper: &Path) -> Result<()> {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    let adopt = || -> std::io::Result<()> {
+        let metadata = std::fs::metadata(top)?;
+        std::os::unix::fs::chown(upper, Some(metadata.uid()), Some(metadata.gid()))?;
+        std::fs::set_permissions(upper, std::fs::Permissions::from_mode(metadata.mode() & 0o7777))?;
+        std::fs::File::open(upper)?.set_modified(metadata.modified()?)
+    };
+    adopt().map_err(|error| BuildError::io("prepare a layer", error))
+}
