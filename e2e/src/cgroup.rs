@@ -38,11 +38,17 @@ fn parse(mounts: &str) -> Vec<Hierarchy> {
     let mut found: Vec<Hierarchy> = Vec::new();
     for line in mounts.lines() {
         let mut words = line.split(' ').skip(1);
-        let (Some(mount), Some(kind), Some(options)) = (words.next(), words.next(), words.next()) else { continue };
+        let (Some(mount), Some(kind), Some(options)) = (words.next(), words.next(), words.next()) else {
+            continue;
+        };
         let unified = kind == "cgroup2";
         if (unified || kind == "cgroup") && !found.iter().any(|h| h.mount == Path::new(mount)) {
             let cpuset = !unified && options.split(',').any(|o| o == "cpuset");
-            found.push(Hierarchy { mount: mount.into(), unified, cpuset });
+            found.push(Hierarchy {
+                mount: mount.into(),
+                unified,
+                cpuset,
+            });
         }
     }
     found
@@ -60,7 +66,8 @@ pub fn create(path: &str) -> Result<()> {
             }
             match fs::create_dir(&folder) {
                 Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-                    return Err(error).with_context(|| format!("failed to create cgroup {}", folder.display()));
+                    return Err(error)
+                        .with_context(|| format!("failed to create cgroup {}", folder.display()));
                 }
                 _ => {}
             }
@@ -74,7 +81,9 @@ pub fn create(path: &str) -> Result<()> {
 
 /// Hands the controllers of a v2 cgroup to its children, one by one: a kernel without one of them refuses only that.
 fn delegate(parent: &Path) {
-    let Ok(controllers) = fs::read_to_string(parent.join("cgroup.controllers")) else { return };
+    let Ok(controllers) = fs::read_to_string(parent.join("cgroup.controllers")) else {
+        return;
+    };
     for controller in controllers.split_whitespace() {
         let _ = fs::write(parent.join("cgroup.subtree_control"), format!("+{controller}"));
     }
@@ -107,7 +116,11 @@ pub fn processes(path: &str) -> Result<BTreeSet<i32>> {
     for hierarchy in hierarchies()? {
         for folder in below(&hierarchy.mount.join(path)) {
             let text = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
-            pids.extend(text.lines().filter_map(|l| l.parse::<i32>().ok()).filter(|p| *p > 1));
+            pids.extend(
+                text.lines()
+                    .filter_map(|l| l.parse::<i32>().ok())
+                    .filter(|p| *p > 1),
+            );
         }
     }
     Ok(pids)
@@ -126,11 +139,17 @@ pub fn kill(path: &str, limit: Duration) -> Result<usize> {
             return Ok(killed);
         }
         if std::time::Instant::now() > end {
-            bail!("processes {pids:?} in cgroup {path} did not end within {} s", limit.as_secs());
+            bail!(
+                "processes {pids:?} in cgroup {path} did not end within {} s",
+                limit.as_secs()
+            );
         }
         let mut ended = Vec::new();
         for pid in pids {
-            let Some(handle) = Pid::from_raw(pid).and_then(|p| pidfd_open(p, PidfdFlags::empty()).ok()) else { continue };
+            let Some(handle) = Pid::from_raw(pid).and_then(|p| pidfd_open(p, PidfdFlags::empty()).ok())
+            else {
+                continue;
+            };
             // Once the handle is held the number cannot be recycled, so look again whose it is.
             let member = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
             if member.lines().any(|l| is_below(l, path)) {
@@ -147,8 +166,14 @@ pub fn kill(path: &str, limit: Duration) -> Result<usize> {
 
 /// Whether a line of `/proc/PID/cgroup` is in `path` or below.
 fn is_below(line: &str, path: &str) -> bool {
-    let place = line.splitn(3, ':').nth(2).unwrap_or_default().trim_start_matches('/');
-    place.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    let place = line
+        .splitn(3, ':')
+        .nth(2)
+        .unwrap_or_default()
+        .trim_start_matches('/');
+    place
+        .strip_prefix(path)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Removes `path` and what is below it from every hierarchy.
@@ -157,7 +182,8 @@ pub fn remove(path: &str) -> Result<()> {
         for folder in below(&hierarchy.mount.join(path)).into_iter().rev() {
             match fs::remove_dir(&folder) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(error).with_context(|| format!("failed to remove cgroup {}", folder.display()));
+                    return Err(error)
+                        .with_context(|| format!("failed to remove cgroup {}", folder.display()));
                 }
                 _ => {}
             }

@@ -44,7 +44,9 @@ pub struct Cluster {
 
 impl std::fmt::Debug for Cluster {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Cluster").field("kubeconfig", &self.kubeconfig).finish_non_exhaustive()
+        f.debug_struct("Cluster")
+            .field("kubeconfig", &self.kubeconfig)
+            .finish_non_exhaustive()
     }
 }
 
@@ -56,17 +58,27 @@ impl Cluster {
     pub async fn from_env_or_embedded() -> Result<Self> {
         install_tls_provider();
         let layout = Layout::from_env()?;
-        let own = std::env::var_os("KUBECONFIG").map(PathBuf::from).filter(|f| !f.as_os_str().is_empty());
+        let own = std::env::var_os("KUBECONFIG")
+            .map(PathBuf::from)
+            .filter(|f| !f.as_os_str().is_empty());
         match own {
             Some(kubeconfig) if kubeconfig != layout.kubeconfig() => {
                 let registry = std::env::var("SLIPWAY_REGISTRY").ok().filter(|r| !r.is_empty());
                 let registry = registry.context(
                     "KUBECONFIG is set: set SLIPWAY_REGISTRY too, to a registry that this machine and the cluster's nodes reach",
                 )?;
-                let url = std::env::var("SLIPWAY_REGISTRY_URL").ok().filter(|u| !u.is_empty());
+                let url = std::env::var("SLIPWAY_REGISTRY_URL")
+                    .ok()
+                    .filter(|u| !u.is_empty());
                 let registry_url = url.unwrap_or_else(|| format!("https://{registry}"));
                 let client = client(&kubeconfig).await?;
-                Ok(Self { client, kubeconfig, registry, registry_url, embedded: None })
+                Ok(Self {
+                    client,
+                    kubeconfig,
+                    registry,
+                    registry_url,
+                    embedded: None,
+                })
             }
             _ => Self::embedded(layout).await,
         }
@@ -77,7 +89,9 @@ impl Cluster {
         let spec = Spec::load(&layout)?;
         let alive = Record::load(&layout, "kube-apiserver").is_some_and(|r| r.alive());
         let Some(spec) = spec.filter(|_| alive) else {
-            bail!("no cluster runs: start one with `make cluster-up`, or set KUBECONFIG and SLIPWAY_REGISTRY");
+            bail!(
+                "no cluster runs: start one with `make cluster-up`, or set KUBECONFIG and SLIPWAY_REGISTRY"
+            );
         };
         Ok(Self {
             client: client(&layout.kubeconfig()).await?,
@@ -112,7 +126,9 @@ impl Cluster {
 
     fn program(&self, name: &str) -> Result<Command> {
         let mut command = Command::new(self.program_file(name)?);
-        command.env("KUBECONFIG", &self.kubeconfig).stdin(std::process::Stdio::null());
+        command
+            .env("KUBECONFIG", &self.kubeconfig)
+            .stdin(std::process::Stdio::null());
         Ok(command)
     }
 
@@ -129,21 +145,34 @@ impl Cluster {
 
     /// Serves `name.slipway.test` as `address` to pods, from about a second later on.
     pub fn add_host(&self, name: &str, address: std::net::IpAddr) -> Result<()> {
-        let layout = self.embedded.as_ref().context("names can be added to the embedded cluster's DNS only")?;
+        let layout = self
+            .embedded
+            .as_ref()
+            .context("names can be added to the embedded cluster's DNS only")?;
         addons::add_host(layout, &format!("{name}.slipway.test"), &address.to_string())
     }
 
     /// The machine's address that pods and nodes reach, for servers that a test starts; the embedded cluster's only.
     pub fn host_address(&self) -> Result<std::net::Ipv4Addr> {
-        let layout = self.embedded.as_ref().context("only the embedded cluster has an address of this machine")?;
+        let layout = self
+            .embedded
+            .as_ref()
+            .context("only the embedded cluster has an address of this machine")?;
         Ok(Spec::load(layout)?.context("the cluster has no spec")?.host())
     }
+}
+
+/// Loads an archive's images into every node of the embedded cluster.
+pub fn load(layout: &Layout, archive: &std::path::Path) -> Result<()> {
+    let spec = Spec::load(layout)?.context("the cluster has no spec")?;
+    (1..=spec.nodes).try_for_each(|number| node::load(layout, &layout.bin().join("ctr"), number, archive))
 }
 
 /// A client for a kubeconfig file.
 pub async fn client(kubeconfig: &std::path::Path) -> Result<Client> {
     install_tls_provider();
-    let file = Kubeconfig::read_from(kubeconfig).with_context(|| format!("failed to read {}", kubeconfig.display()))?;
+    let file = Kubeconfig::read_from(kubeconfig)
+        .with_context(|| format!("failed to read {}", kubeconfig.display()))?;
     let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
     Ok(Client::try_from(config)?)
 }

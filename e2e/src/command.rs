@@ -18,10 +18,17 @@ pub fn output<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, args: &[S]) -> Result
 
 /// As [`output`], for a command that needs more than arguments.
 pub fn finish(command: &mut Command) -> Result<String> {
-    let out = command.output().with_context(|| format!("failed to start {}", shown(command)))?;
+    let out = command
+        .output()
+        .with_context(|| format!("failed to start {}", shown(command)))?;
     if !out.status.success() {
         let stderr = String::from_utf8_lossy(&out.stderr);
-        bail!("failed to run {}: {}: {}", shown(command), out.status, stderr.trim());
+        bail!(
+            "failed to run {}: {}: {}",
+            shown(command),
+            out.status,
+            stderr.trim()
+        );
     }
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }
@@ -29,8 +36,14 @@ pub fn finish(command: &mut Command) -> Result<String> {
 /// As [`output`], with `input` on the program's standard input.
 pub fn with_input<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, args: &[S], input: &str) -> Result<String> {
     let mut command = Command::new(program);
-    command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().with_context(|| format!("failed to start {}", shown(&command)))?;
+    command
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command
+        .spawn()
+        .with_context(|| format!("failed to start {}", shown(&command)))?;
     if let Some(mut stdin) = child.stdin.take() {
         // A program that ends before it has read everything says why on its standard error, shown below.
         let _ = stdin.write_all(input.as_bytes());
@@ -38,7 +51,12 @@ pub fn with_input<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, args: &[S], input
     let out = child.wait_with_output()?;
     if !out.status.success() {
         let stderr = String::from_utf8_lossy(&out.stderr);
-        bail!("failed to run {}: {}: {}", shown(&command), out.status, stderr.trim());
+        bail!(
+            "failed to run {}: {}: {}",
+            shown(&command),
+            out.status,
+            stderr.trim()
+        );
     }
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }
@@ -79,8 +97,13 @@ mod tests {
 
     #[test]
     fn a_failure_names_the_command_and_what_it_said() {
-        let error = output("sh", &["-c", "echo broken >&2; exit 3"]).unwrap_err().to_string();
-        assert!(error.contains("sh -c") && error.contains("broken") && error.contains('3'), "{error}");
+        let error = output("sh", &["-c", "echo broken >&2; exit 3"])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("sh -c") && error.contains("broken") && error.contains('3'),
+            "{error}"
+        );
     }
 
     #[test]

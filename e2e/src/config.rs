@@ -24,7 +24,8 @@ pub fn cache_dir() -> Result<PathBuf> {
     if let Some(dir) = std::env::var_os("SLIPWAY_CACHE").filter(|d| !d.is_empty()) {
         return std::path::absolute(dir).context("failed to read SLIPWAY_CACHE");
     }
-    let home = std::env::var_os("HOME").context("HOME is not set; set SLIPWAY_CACHE to a folder for built programs")?;
+    let home = std::env::var_os("HOME")
+        .context("HOME is not set; set SLIPWAY_CACHE to a folder for built programs")?;
     Ok(PathBuf::from(home).join(".cache/slipway"))
 }
 
@@ -40,18 +41,28 @@ pub struct Layout {
 impl Layout {
     /// The cluster that the environment names.
     pub fn from_env() -> Result<Self> {
-        let name = std::env::var("SLIPWAY_CLUSTER").ok().filter(|n| !n.is_empty()).unwrap_or_else(|| "dev".into());
+        let name = std::env::var("SLIPWAY_CLUSTER")
+            .ok()
+            .filter(|n| !n.is_empty())
+            .unwrap_or_else(|| "dev".into());
         let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         if name.len() > 20 || !name.chars().all(fits) || name.starts_with('-') || name.ends_with('-') {
-            bail!("SLIPWAY_CLUSTER={name}: use at most 20 of a-z, 0-9 and '-', with a letter or digit at each end");
+            bail!(
+                "SLIPWAY_CLUSTER={name}: use at most 20 of a-z, 0-9 and '-', with a letter or digit at each end"
+            );
         }
         let state = std::env::var_os("SLIPWAY_STATE")
             .filter(|d| !d.is_empty())
             .map_or_else(|| PathBuf::from("/var/lib/slipway-e2e"), PathBuf::from);
-        let root = std::path::absolute(state).context("failed to read SLIPWAY_STATE")?.join(&name);
+        let root = std::path::absolute(state)
+            .context("failed to read SLIPWAY_STATE")?
+            .join(&name);
         // The longest socket below is nodes/NN/run/containerd.sock.ttrpc; the kernel takes 107 bytes.
         if root.as_os_str().len() > 60 {
-            bail!("{}: too long for the sockets below it; set SLIPWAY_STATE to a shorter folder", root.display());
+            bail!(
+                "{}: too long for the sockets below it; set SLIPWAY_STATE to a shorter folder",
+                root.display()
+            );
         }
         Ok(Self { name, root })
     }
@@ -63,7 +74,9 @@ impl Layout {
     /// Whether this machine has state of other embedded clusters.
     pub fn others(&self) -> bool {
         let entries = fs::read_dir(self.state()).into_iter().flatten().flatten();
-        entries.map(|e| e.path()).any(|p| p != self.root && p.join("cluster.json").exists())
+        entries
+            .map(|e| e.path())
+            .any(|p| p != self.root && p.join("cluster.json").exists())
     }
     /// Held while a cluster starts or stops.
     pub fn lock_file(&self) -> PathBuf {
@@ -103,7 +116,10 @@ impl Layout {
     }
     /// What belongs to node number `number`, counted from 1.
     pub fn node(&self, number: u8) -> NodeLayout {
-        NodeLayout { root: self.root.join(format!("nodes/{number}")), name: format!("slipway-{}-{number}", self.name) }
+        NodeLayout {
+            root: self.root.join(format!("nodes/{number}")),
+            name: format!("slipway-{}-{number}", self.name),
+        }
     }
     /// The cgroup below which everything of the cluster runs, in each hierarchy.
     pub fn cgroup(&self) -> String {
@@ -246,7 +262,14 @@ mod tests {
             index,
             internet: false,
             nodes: 1,
-            ports: Ports { apiserver: 1, etcd: 2, etcd_peer: 3, controller_manager: 4, scheduler: 5, dns_ready: 6 },
+            ports: Ports {
+                apiserver: 1,
+                etcd: 2,
+                etcd_peer: 3,
+                controller_manager: 4,
+                scheduler: 5,
+                dns_ready: 6,
+            },
             sysctls: BTreeMap::new(),
             foreign: Vec::new(),
         };

@@ -38,15 +38,29 @@ pub fn busybox() -> Result<Image> {
     let file = command::find("busybox").context("busybox is missing: apt-get install busybox-static")?;
     let program = fs::read(&file).with_context(|| format!("failed to read {}", file.display()))?;
     let mut entries = Entries::default();
-    for (folder, mode) in [("dev", 0o755), ("proc", 0o755), ("sys", 0o755), ("root", 0o700), ("tmp", 0o1777), ("home", 0o755)] {
+    for (folder, mode) in [
+        ("dev", 0o755),
+        ("proc", 0o755),
+        ("sys", 0o755),
+        ("root", 0o700),
+        ("tmp", 0o1777),
+        ("home", 0o755),
+    ] {
         entries.folder(folder, mode);
     }
     entries.file("bin/busybox", 0o755, program);
-    for applet in command::output(&file, &["--list"])?.lines().filter(|a| !a.is_empty() && *a != "busybox") {
+    for applet in command::output(&file, &["--list"])?
+        .lines()
+        .filter(|a| !a.is_empty() && *a != "busybox")
+    {
         entries.link(&format!("bin/{applet}"), "busybox");
     }
     entries.link("usr/bin/env", "../../bin/busybox");
-    entries.file("etc/passwd", 0o644, "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/home:/bin/false\n");
+    entries.file(
+        "etc/passwd",
+        0o644,
+        "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/home:/bin/false\n",
+    );
     entries.file("etc/group", 0o644, "root:x:0:\nnobody:x:65534:\n");
     let config = json!({"Env": [PATH], "Cmd": ["sh"]});
     Image::of(&entries.tar()?, &config, "busybox from Debian's busybox-static")
@@ -64,7 +78,11 @@ pub fn pause() -> Result<Image> {
 /// The operator: one static file, nobody's rights, no shell.
 pub fn operator(binaries: &Path) -> Result<Image> {
     let mut entries = program(binaries, "slipway-operator")?;
-    entries.file("etc/passwd", 0o644, "nonroot:x:65532:65532:nonroot:/:/sbin/nologin\n");
+    entries.file(
+        "etc/passwd",
+        0o644,
+        "nonroot:x:65532:65532:nonroot:/:/sbin/nologin\n",
+    );
     entries.file("etc/group", 0o644, "nonroot:x:65532:\n");
     let config = json!({
         "User": "65532:65532", "Env": [PATH, "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt"],
@@ -77,7 +95,13 @@ pub fn operator(binaries: &Path) -> Result<Image> {
 pub fn runner(binaries: &Path) -> Result<Image> {
     let mut entries = program(binaries, "slipway-runner")?;
     // Where the pod mounts its emptyDir, and what a step's namespaces are built on.
-    for (folder, mode) in [("tmp", 0o1777), ("slipway", 0o755), ("dev", 0o755), ("proc", 0o755), ("sys", 0o755)] {
+    for (folder, mode) in [
+        ("tmp", 0o1777),
+        ("slipway", 0o755),
+        ("dev", 0o755),
+        ("proc", 0o755),
+        ("sys", 0o755),
+    ] {
         entries.folder(folder, mode);
     }
     entries.file("etc/passwd", 0o644, "root:x:0:0:root:/:/sbin/nologin\n");
@@ -96,9 +120,13 @@ fn program(binaries: &Path, name: &str) -> Result<Entries> {
     }
     let bytes = fs::read(&file).with_context(|| format!("failed to read {}", file.display()))?;
     if bytes.windows(4).take(8192).any(|w| w == b"ld-l") {
-        bail!("{} is linked dynamically: the image holds no C library; build with the workspace's .cargo/config.toml", file.display());
+        bail!(
+            "{} is linked dynamically: the image holds no C library; build with the workspace's .cargo/config.toml",
+            file.display()
+        );
     }
-    let bundle = fs::read(CA_BUNDLE).with_context(|| format!("failed to read {CA_BUNDLE}: apt-get install ca-certificates"))?;
+    let bundle = fs::read(CA_BUNDLE)
+        .with_context(|| format!("failed to read {CA_BUNDLE}: apt-get install ca-certificates"))?;
     let mut entries = Entries::default();
     entries.file(&format!("usr/local/bin/{name}"), 0o755, bytes);
     entries.file("etc/ssl/certs/ca-certificates.crt", 0o644, bundle);
@@ -109,8 +137,13 @@ fn program(binaries: &Path, name: &str) -> Result<Entries> {
 pub fn release_folder() -> Result<PathBuf> {
     let own = std::env::current_exe().context("failed to find this program's own file")?;
     // <target>/<triple>/<profile>/slipway-e2e; a test binary is one folder deeper, in deps/.
-    let folder = own.ancestors().skip(1).find(|f| f.file_name().is_some_and(|n| n == "debug" || n == "release"));
-    let profiles = folder.and_then(Path::parent).context("this program does not lie in a cargo target folder")?;
+    let folder = own
+        .ancestors()
+        .skip(1)
+        .find(|f| f.file_name().is_some_and(|n| n == "debug" || n == "release"));
+    let profiles = folder
+        .and_then(Path::parent)
+        .context("this program does not lie in a cargo target folder")?;
     Ok(profiles.join("release"))
 }
 

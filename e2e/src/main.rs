@@ -63,12 +63,16 @@ enum Cmd {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         // Before any thread is started: see process::exec.
-        Cmd::Exec { cgroup, netns, command } => process::exec(&cgroup, netns.as_deref(), &command),
+        Cmd::Exec {
+            cgroup,
+            netns,
+            command,
+        } => process::exec(&cgroup, netns.as_deref(), &command),
         Cmd::Packages => preflight::install(),
         Cmd::Tools { peer } => Tools::build(peer).map(|_| ()),
         Cmd::Down => cluster::down(),
         Cmd::Env { command } => install::env(&command),
-        other => run(other),
+        other => run(&other),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -80,10 +84,16 @@ fn main() -> ExitCode {
 }
 
 #[tokio::main]
-async fn run(command: Cmd) -> anyhow::Result<()> {
+async fn run(command: &Cmd) -> anyhow::Result<()> {
     cluster::install_tls_provider();
     match command {
-        Cmd::Up { nodes, internet } => cluster::up(cluster::Options { nodes, internet }).await,
+        Cmd::Up { nodes, internet } => {
+            cluster::up(cluster::Options {
+                nodes: *nodes,
+                internet: *internet,
+            })
+            .await
+        }
         Cmd::Status => cluster::status().await,
         Cmd::Images => install::images(&images::release_folder()?).await,
         Cmd::Base => base::push().await,

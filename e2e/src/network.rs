@@ -20,16 +20,22 @@ fn ip(args: &[&str]) -> Result<String> {
 /// When all are taken: the message says by what the last one is.
 pub fn free_index() -> Result<u8> {
     let mut taken = Vec::new();
-    for (what, args) in
-        [("address", ["-j", "-4", "addr", "show"].as_slice()), ("route", &["-j", "-4", "route", "show", "table", "all"])]
-    {
+    for (what, args) in [
+        ("address", ["-j", "-4", "addr", "show"].as_slice()),
+        ("route", &["-j", "-4", "route", "show", "table", "all"]),
+    ] {
         let list: Value = serde_json::from_str(&ip(args)?).unwrap_or_default();
         taken.extend(ranges(&list).into_iter().map(|r| (what, r)));
     }
     let mut reason = String::new();
     for index in 0..=100_u8 {
-        let wanted = [(Ipv4Addr::new(172, 30, index, 0), 24), (Ipv4Addr::new(10, 244 - index, 0, 0), 16)];
-        let clash = taken.iter().find(|(_, range)| wanted.iter().any(|w| overlap(*w, *range)));
+        let wanted = [
+            (Ipv4Addr::new(172, 30, index, 0), 24),
+            (Ipv4Addr::new(10, 244 - index, 0, 0), 16),
+        ];
+        let clash = taken
+            .iter()
+            .find(|(_, range)| wanted.iter().any(|w| overlap(*w, *range)));
         if let Some((what, (address, bits))) = clash {
             reason = format!("{what} {address}/{bits}");
         } else if Path::new(&format!("/sys/class/net/swb{index}")).exists() {
@@ -38,7 +44,9 @@ pub fn free_index() -> Result<u8> {
             return Ok(index);
         }
     }
-    bail!("no free address range in 172.30.0.0/16 and 10.144-244.0.0/16 for the cluster: taken, last by {reason}")
+    bail!(
+        "no free address range in 172.30.0.0/16 and 10.144-244.0.0/16 for the cluster: taken, last by {reason}"
+    )
 }
 
 /// The ranges in the JSON of `ip addr` or `ip route`; the default route is none.
@@ -46,13 +54,16 @@ fn ranges(list: &Value) -> Vec<(Ipv4Addr, u32)> {
     let mut found = Vec::new();
     for entry in list.as_array().into_iter().flatten() {
         for address in entry["addr_info"].as_array().into_iter().flatten() {
-            if let (Some(Ok(ip)), Some(bits)) =
-                (address["local"].as_str().map(str::parse), address["prefixlen"].as_u64())
-            {
+            if let (Some(Ok(ip)), Some(bits)) = (
+                address["local"].as_str().map(str::parse),
+                address["prefixlen"].as_u64(),
+            ) {
                 found.push((ip, bits as u32));
             }
         }
-        let Some(dst) = entry["dst"].as_str() else { continue };
+        let Some(dst) = entry["dst"].as_str() else {
+            continue;
+        };
         let (ip, bits) = dst.split_once('/').unwrap_or((dst, "32"));
         if let (Ok(ip), Ok(bits)) = (ip.parse(), bits.parse()) {
             found.push((ip, bits));
@@ -85,7 +96,11 @@ pub fn ensure_bridge(layout: &Layout, spec: &Spec) -> Result<()> {
              type nat hook postrouting priority srcnat; ip saddr {inside} ip daddr != {inside} masquerade; }} }}\n",
             name = layout.cgroup()
         );
-        command::with_input(command::find("nft").context("the command nft is missing")?, &["-f", "-"], &table)?;
+        command::with_input(
+            command::find("nft").context("the command nft is missing")?,
+            &["-f", "-"],
+            &table,
+        )?;
     }
     Ok(())
 }
@@ -95,7 +110,9 @@ pub fn ensure_node(layout: &Layout, spec: &Spec, number: u8) -> Result<()> {
     let name = layout.node(number).name;
     let link = link(spec, number);
     let inside = format!("/run/netns/{name}");
-    let known = ip(&["netns", "list"])?.lines().any(|l| l.split(' ').next() == Some(&name));
+    let known = ip(&["netns", "list"])?
+        .lines()
+        .any(|l| l.split(' ').next() == Some(&name));
     if !known {
         // A file that is no mounted namespace is what a crash in the middle leaves.
         let _ = fs::remove_file(&inside);
@@ -103,15 +120,40 @@ pub fn ensure_node(layout: &Layout, spec: &Spec, number: u8) -> Result<()> {
     }
     if !ip(&["-n", &name, "-o", "link", "show"])?.contains(" eth0@") {
         let _ = ip(&["link", "del", &link]);
-        ip(&["link", "add", &link, "type", "veth", "peer", "name", "eth0", "netns", &name])?;
+        ip(&[
+            "link", "add", &link, "type", "veth", "peer", "name", "eth0", "netns", &name,
+        ])?;
     }
     ip(&["link", "set", &link, "master", &spec.bridge(), "up"])?;
     ip(&["-n", &name, "link", "set", "lo", "up"])?;
-    ip(&["-n", &name, "addr", "replace", &format!("{}/24", spec.node_address(number)), "dev", "eth0"])?;
+    ip(&[
+        "-n",
+        &name,
+        "addr",
+        "replace",
+        &format!("{}/24", spec.node_address(number)),
+        "dev",
+        "eth0",
+    ])?;
     ip(&["-n", &name, "link", "set", "eth0", "up"])?;
-    ip(&["-n", &name, "route", "replace", "default", "via", &spec.host().to_string()])?;
+    ip(&[
+        "-n",
+        &name,
+        "route",
+        "replace",
+        "default",
+        "via",
+        &spec.host().to_string(),
+    ])?;
     // Pods of a node speak to each other and to the machine through it.
-    ip(&["netns", "exec", &name, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"])?;
+    ip(&[
+        "netns",
+        "exec",
+        &name,
+        "sh",
+        "-c",
+        "echo 1 > /proc/sys/net/ipv4/ip_forward",
+    ])?;
 
     let via = spec.node_address(number).to_string();
     let pods = spec.node_pod_range(number);
@@ -121,7 +163,15 @@ pub fn ensure_node(layout: &Layout, spec: &Spec, number: u8) -> Result<()> {
         if Path::new("/run/netns").join(&other_name).exists() {
             ip(&["-n", &other_name, "route", "replace", &pods, "via", &via])?;
             let other_pods = spec.node_pod_range(other);
-            ip(&["-n", &name, "route", "replace", &other_pods, "via", &spec.node_address(other).to_string()])?;
+            ip(&[
+                "-n",
+                &name,
+                "route",
+                "replace",
+                &other_pods,
+                "via",
+                &spec.node_address(other).to_string(),
+            ])?;
         }
     }
     Ok(())
@@ -132,7 +182,10 @@ pub fn remove(layout: &Layout, spec: Option<&Spec>) -> Result<()> {
     let prefix = format!("slipway-{}-", layout.name);
     for entry in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        if name.strip_prefix(&prefix).is_some_and(|n| n.parse::<u8>().is_ok()) {
+        if name
+            .strip_prefix(&prefix)
+            .is_some_and(|n| n.parse::<u8>().is_ok())
+        {
             ip(&["netns", "del", &name])?;
         }
     }
@@ -157,7 +210,9 @@ fn link(spec: &Spec, number: u8) -> String {
 
 /// Reads a kernel setting of the machine.
 pub fn read_sysctl(name: &str) -> Option<String> {
-    fs::read_to_string(sysctl_file(name)).ok().map(|s| s.trim().to_owned())
+    fs::read_to_string(sysctl_file(name))
+        .ok()
+        .map(|s| s.trim().to_owned())
 }
 
 /// Sets a kernel setting of the machine.

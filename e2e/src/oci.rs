@@ -57,7 +57,9 @@ impl Entries {
 
     fn parents(&mut self, path: &str) {
         for (at, _) in path.match_indices('/') {
-            self.0.entry(path[..at].to_owned()).or_insert(Entry::Folder(0o755));
+            self.0
+                .entry(path[..at].to_owned())
+                .or_insert(Entry::Folder(0o755));
         }
     }
 
@@ -200,16 +202,27 @@ pub fn read_archive(file: &Path) -> Result<Vec<(String, Image)>> {
     }
     let blob = |digest: &str| {
         let found = files.get(&format!("blobs/{}", digest.replace(':', "/")));
-        found.cloned().with_context(|| format!("{}: blob {digest} is missing", file.display()))
+        found
+            .cloned()
+            .with_context(|| format!("{}: blob {digest} is missing", file.display()))
     };
-    let index: Value = serde_json::from_slice(files.get("index.json").context("an OCI archive has an index.json")?)?;
+    let index: Value = serde_json::from_slice(
+        files
+            .get("index.json")
+            .context("an OCI archive has an index.json")?,
+    )?;
     let mut images = Vec::new();
     for entry in index["manifests"].as_array().into_iter().flatten() {
-        let reference = entry["annotations"]["io.containerd.image.name"].as_str().unwrap_or_default().to_owned();
+        let reference = entry["annotations"]["io.containerd.image.name"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
         let manifest = blob(entry["digest"].as_str().unwrap_or_default())?;
         let content: Value = serde_json::from_slice(&manifest)?;
         let mut blobs = BTreeMap::new();
-        for part in std::iter::once(&content["config"]).chain(content["layers"].as_array().into_iter().flatten()) {
+        for part in
+            std::iter::once(&content["config"]).chain(content["layers"].as_array().into_iter().flatten())
+        {
             let digest = part["digest"].as_str().unwrap_or_default().to_owned();
             blobs.insert(digest.clone(), blob(&digest)?);
         }
@@ -227,8 +240,16 @@ mod tests {
 
     fn image() -> Image {
         let mut entries = Entries::default();
-        entries.file("usr/bin/x", 0o755, "program").link("bin", "usr/bin").folder("tmp", 0o1777);
-        Image::of(&entries.tar().unwrap(), &json!({"Entrypoint": ["/usr/bin/x"]}), "test").unwrap()
+        entries
+            .file("usr/bin/x", 0o755, "program")
+            .link("bin", "usr/bin")
+            .folder("tmp", 0o1777);
+        Image::of(
+            &entries.tar().unwrap(),
+            &json!({"Entrypoint": ["/usr/bin/x"]}),
+            "test",
+        )
+        .unwrap()
     }
 
     #[test]
@@ -247,17 +268,32 @@ mod tests {
             .unwrap()
             .map(|e| {
                 let e = e.unwrap();
-                (e.path().unwrap().display().to_string(), e.header().mode().unwrap(), e.header().mtime().unwrap())
+                (
+                    e.path().unwrap().display().to_string(),
+                    e.header().mode().unwrap(),
+                    e.header().mtime().unwrap(),
+                )
             })
             .collect();
-        assert_eq!(seen, [("a/".into(), 0o700, 0), ("a/b/".into(), 0o755, 0), ("a/b/c".into(), 0o644, 0)]);
+        assert_eq!(
+            seen,
+            [
+                ("a/".into(), 0o700, 0),
+                ("a/b/".into(), 0o755, 0),
+                ("a/b/c".into(), 0o644, 0)
+            ]
+        );
     }
 
     #[test]
     fn an_archive_is_read_back_as_it_was_written() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("images.tar");
-        write_archive(&file, &[("example.com/a:1", &image()), ("example.com/b:2", &image())]).unwrap();
+        write_archive(
+            &file,
+            &[("example.com/a:1", &image()), ("example.com/b:2", &image())],
+        )
+        .unwrap();
         let read = read_archive(&file).unwrap();
         assert_eq!(read.len(), 2);
         assert_eq!(read[1].0, "example.com/b:2");

@@ -10,8 +10,8 @@ use std::{
 use anyhow::{Context, Result};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType, date_time_ymd,
 };
 use serde_json::json;
 
@@ -47,12 +47,16 @@ impl Authority {
             write_atomically(&key, pair.serialize_pem().as_bytes())?;
             write_atomically(&cert, params.self_signed(&pair)?.pem().as_bytes())?;
         }
-        let pair = KeyPair::from_pem(&fs::read_to_string(&key)?).context("failed to read the cluster's CA key")?;
+        let pair =
+            KeyPair::from_pem(&fs::read_to_string(&key)?).context("failed to read the cluster's CA key")?;
         // The issuer's name and key identifier are all that a signature takes from the authority's certificate.
         let mut params = params("slipway-e2e", None)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
-        Ok(Self { folder: folder.to_owned(), issuer: Issuer::new(params, pair) })
+        Ok(Self {
+            folder: folder.to_owned(),
+            issuer: Issuer::new(params, pair),
+        })
     }
 
     /// The authority's certificate.
@@ -80,7 +84,14 @@ impl Authority {
     }
 
     /// A certificate for `user` (in `group`), valid as client, and as server for `names` and `addresses`.
-    pub fn issue(&self, file: &str, user: &str, group: Option<&str>, names: &[&str], addresses: &[IpAddr]) -> Result<Pair> {
+    pub fn issue(
+        &self,
+        file: &str,
+        user: &str,
+        group: Option<&str>,
+        names: &[&str],
+        addresses: &[IpAddr],
+    ) -> Result<Pair> {
         let pair = Pair {
             cert: self.folder.join(format!("{file}.crt")),
             key: self.folder.join(format!("{file}.key")),
@@ -92,12 +103,18 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         if !names.is_empty() || !addresses.is_empty() {
-            params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+            params
+                .extended_key_usages
+                .push(ExtendedKeyUsagePurpose::ServerAuth);
         }
         for name in names {
-            params.subject_alt_names.push(SanType::DnsName((*name).try_into()?));
+            params
+                .subject_alt_names
+                .push(SanType::DnsName((*name).try_into()?));
         }
-        params.subject_alt_names.extend(addresses.iter().copied().map(SanType::IpAddress));
+        params
+            .subject_alt_names
+            .extend(addresses.iter().copied().map(SanType::IpAddress));
         let key = KeyPair::generate()?;
         write_atomically(&pair.key, key.serialize_pem().as_bytes())?;
         write_atomically(&pair.cert, params.signed_by(&key, &self.issuer)?.pem().as_bytes())?;
@@ -146,10 +163,14 @@ mod tests {
     fn a_reopened_authority_keeps_its_certificates() {
         let dir = tempfile::tempdir().unwrap();
         let first = Authority::open(dir.path()).unwrap();
-        let pair = first.issue("admin", "admin", Some("system:masters"), &[], &[]).unwrap();
+        let pair = first
+            .issue("admin", "admin", Some("system:masters"), &[], &[])
+            .unwrap();
         let before = fs::read(&pair.cert).unwrap();
         let again = Authority::open(dir.path()).unwrap();
-        again.issue("admin", "admin", Some("system:masters"), &[], &[]).unwrap();
+        again
+            .issue("admin", "admin", Some("system:masters"), &[], &[])
+            .unwrap();
         assert_eq!(fs::read(&pair.cert).unwrap(), before);
     }
 }

@@ -111,7 +111,11 @@ impl Record {
             if !wait_pidfd(&handle, grace) {
                 let _ = pidfd_send_signal(&handle, Signal::KILL);
                 if !wait_pidfd(&handle, Duration::from_secs(10)) {
-                    bail!("{} (process {}) does not end, even when killed", self.name, self.pid);
+                    bail!(
+                        "{} (process {}) does not end, even when killed",
+                        self.name,
+                        self.pid
+                    );
                 }
             }
         }
@@ -140,16 +144,29 @@ pub fn ensure(layout: &Layout, program: &Program) -> Result<bool> {
     let out = OpenOptions::new().create(true).append(true).open(&log);
     let out = out.with_context(|| format!("failed to open {}", log.display()))?;
 
-    let mut command = Command::new(std::env::current_exe().context("failed to find this program's own file")?);
-    command.arg("exec").arg("--cgroup").arg(format!("{}/system", layout.cgroup()));
+    let mut command =
+        Command::new(std::env::current_exe().context("failed to find this program's own file")?);
+    command
+        .arg("exec")
+        .arg("--cgroup")
+        .arg(format!("{}/system", layout.cgroup()));
     if let Some(netns) = &program.netns {
         command.arg("--netns").arg(netns);
     }
     command.arg("--").arg(&program.file).args(&program.args);
     command.env_clear().envs(program.env.iter().cloned());
-    command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-    command.current_dir("/").stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
-    let child = command.spawn().with_context(|| format!("failed to start {}", program.name))?;
+    command.env(
+        "PATH",
+        "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    );
+    command
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(out.try_clone()?)
+        .stderr(out);
+    let child = command
+        .spawn()
+        .with_context(|| format!("failed to start {}", program.name))?;
 
     let pid = child.id() as i32;
     let record = Record {
@@ -159,7 +176,10 @@ pub fn ensure(layout: &Layout, program: &Program) -> Result<bool> {
         boot: boot_id(),
         command: program.command(),
     };
-    write_atomically(&record_file(layout, &program.name), &serde_json::to_vec_pretty(&record)?)?;
+    write_atomically(
+        &record_file(layout, &program.name),
+        &serde_json::to_vec_pretty(&record)?,
+    )?;
     Ok(true)
 }
 
@@ -173,7 +193,11 @@ pub fn check(layout: &Layout, name: &str) -> Result<()> {
 
 fn failed(layout: &Layout, name: &str) -> String {
     let log = log_file(layout, name);
-    format!("{name} has ended; the last lines of {}:\n{}", log.display(), tail(&log, 15))
+    format!(
+        "{name} has ended; the last lines of {}:\n{}",
+        log.display(),
+        tail(&log, 15)
+    )
 }
 
 /// The last `count` lines of a file.
@@ -201,7 +225,10 @@ pub fn exec(cgroup: &str, netns: Option<&Path>, command: &[String]) -> Result<()
 
 /// Waits for a process to end; `false` when it still runs after `limit`.
 pub fn wait_pidfd(handle: impl AsFd, limit: Duration) -> bool {
-    let limit = Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: i64::from(limit.subsec_nanos()) };
+    let limit = Timespec {
+        tv_sec: limit.as_secs() as i64,
+        tv_nsec: i64::from(limit.subsec_nanos()),
+    };
     let mut fds = [PollFd::new(&handle, PollFlags::IN)];
     poll(&mut fds, Some(&limit)).is_ok_and(|ready| ready > 0)
 }
@@ -229,7 +256,10 @@ fn parse_stat(stat: &str) -> Option<u64> {
 }
 
 fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
 }
 
 #[cfg(test)]
@@ -237,7 +267,10 @@ mod tests {
     use super::*;
 
     fn layout(dir: &tempfile::TempDir) -> Layout {
-        Layout { name: "test".into(), root: dir.path().to_owned() }
+        Layout {
+            name: "test".into(),
+            root: dir.path().to_owned(),
+        }
     }
 
     fn record(child: &std::process::Child) -> Record {

@@ -36,8 +36,14 @@ pub struct Manifest {
 impl Registry {
     /// A client for `url`. No traffic yet.
     pub fn new(url: impl Into<String>) -> Result<Self> {
-        let client = Client::builder().no_proxy().timeout(Duration::from_secs(60)).build()?;
-        Ok(Self { url: url.into(), client })
+        let client = Client::builder()
+            .no_proxy()
+            .timeout(Duration::from_mins(1))
+            .build()?;
+        Ok(Self {
+            url: url.into(),
+            client,
+        })
     }
 
     /// The base URL.
@@ -48,31 +54,48 @@ impl Registry {
     async fn send(&self, method: Method, path: &str) -> Result<Response> {
         let url = format!("{}/v2/{path}", self.url);
         let request = self.client.request(method, &url).header(header::ACCEPT, ACCEPT);
-        request.send().await.with_context(|| format!("failed to reach {url}"))
+        request
+            .send()
+            .await
+            .with_context(|| format!("failed to reach {url}"))
     }
 
     /// Whether it answers.
     pub async fn ready(&self) -> bool {
-        self.send(Method::GET, "").await.is_ok_and(|r| r.status().is_success())
+        self.send(Method::GET, "")
+            .await
+            .is_ok_and(|r| r.status().is_success())
     }
 
     /// The manifest under a tag or digest; `None` when there is none.
     pub async fn manifest(&self, repository: &str, reference: &str) -> Result<Option<Manifest>> {
-        let response = self.send(Method::GET, &format!("{repository}/manifests/{reference}")).await?;
+        let response = self
+            .send(Method::GET, &format!("{repository}/manifests/{reference}"))
+            .await?;
         if response.status() == StatusCode::NOT_FOUND {
             return Ok(None);
         }
         let response = ok(response).await?;
-        let kind = response.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
+        let kind = response
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .and_then(|v| v.to_str().ok());
         let media_type = kind.unwrap_or_default().to_owned();
         let bytes = response.bytes().await?.to_vec();
         let json = serde_json::from_slice(&bytes).context("failed to parse a manifest")?;
-        Ok(Some(Manifest { digest: digest(&bytes), media_type, bytes, json }))
+        Ok(Some(Manifest {
+            digest: digest(&bytes),
+            media_type,
+            bytes,
+            json,
+        }))
     }
 
     /// A blob's bytes, checked against its digest.
     pub async fn blob(&self, repository: &str, wanted: &str) -> Result<Vec<u8>> {
-        let response = self.send(Method::GET, &format!("{repository}/blobs/{wanted}")).await?;
+        let response = self
+            .send(Method::GET, &format!("{repository}/blobs/{wanted}"))
+            .await?;
         let bytes = ok(response).await?.bytes().await?.to_vec();
         if digest(&bytes) != wanted {
             bail!("{repository}: blob {wanted} has other content");
@@ -92,7 +115,11 @@ impl Registry {
             return Ok(Vec::new());
         }
         let list: Value = serde_json::from_slice(&ok(response).await?.bytes().await?)?;
-        let tags = list["tags"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let tags = list["tags"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str);
         let mut tags: Vec<String> = tags.map(str::to_owned).collect();
         tags.sort();
         Ok(tags)
@@ -100,7 +127,9 @@ impl Registry {
 
     /// Deletes a manifest by digest; `false` when there was none.
     pub async fn delete(&self, repository: &str, digest: &str) -> Result<bool> {
-        let response = self.send(Method::DELETE, &format!("{repository}/manifests/{digest}")).await?;
+        let response = self
+            .send(Method::DELETE, &format!("{repository}/manifests/{digest}"))
+            .await?;
         if response.status() == StatusCode::NOT_FOUND {
             return Ok(false);
         }
@@ -110,23 +139,41 @@ impl Registry {
     /// Pushes an image under a tag; blobs that are there already are not sent.
     pub async fn push(&self, repository: &str, tag: &str, image: &Image) -> Result<()> {
         for (digest, bytes) in &image.blobs {
-            let there = self.send(Method::HEAD, &format!("{repository}/blobs/{digest}")).await?;
+            let there = self
+                .send(Method::HEAD, &format!("{repository}/blobs/{digest}"))
+                .await?;
             if there.status().is_success() {
                 continue;
             }
-            let started = ok(self.send(Method::POST, &format!("{repository}/blobs/uploads/")).await?).await?;
-            let location = started.headers().get(header::LOCATION).and_then(|v| v.to_str().ok());
+            let started = ok(self
+                .send(Method::POST, &format!("{repository}/blobs/uploads/"))
+                .await?)
+            .await?;
+            let location = started
+                .headers()
+                .get(header::LOCATION)
+                .and_then(|v| v.to_str().ok());
             let location = location.context("the registry starts an upload without saying where")?;
-            let url = if location.starts_with('/') { format!("{}{location}", self.url) } else { location.to_owned() };
+            let url = if location.starts_with('/') {
+                format!("{}{location}", self.url)
+            } else {
+                location.to_owned()
+            };
             let glue = if url.contains('?') { '&' } else { '?' };
             let put = self.client.put(format!("{url}{glue}digest={digest}"));
-            let put = put.header(header::CONTENT_TYPE, "application/octet-stream").body(bytes.clone());
+            let put = put
+                .header(header::CONTENT_TYPE, "application/octet-stream")
+                .body(bytes.clone());
             ok(put.send().await?).await?;
         }
         let content: Value = serde_json::from_slice(&image.manifest)?;
         let media_type = content["mediaType"].as_str().unwrap_or_default().to_owned();
-        let put = self.client.put(format!("{}/v2/{repository}/manifests/{tag}", self.url));
-        let put = put.header(header::CONTENT_TYPE, media_type).body(image.manifest.clone());
+        let put = self
+            .client
+            .put(format!("{}/v2/{repository}/manifests/{tag}", self.url));
+        let put = put
+            .header(header::CONTENT_TYPE, media_type)
+            .body(image.manifest.clone());
         ok(put.send().await?).await?;
         Ok(())
     }

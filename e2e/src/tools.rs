@@ -83,7 +83,8 @@ impl Tools {
     /// # Errors
     /// When Go is missing or too old, or a build fails; the error holds the compiler's last lines.
     pub fn build(peer: bool) -> Result<Self> {
-        let go = command::find("go").or_else(|| Some("/usr/local/go/bin/go".into()).filter(|g: &PathBuf| g.exists()));
+        let go = command::find("go")
+            .or_else(|| Some("/usr/local/go/bin/go".into()).filter(|g: &PathBuf| g.exists()));
         let go = go.context("Go is missing: install Go 1.26 (https://go.dev/dl) and put it on PATH")?;
         let version = command::output(&go, &["env", "GOVERSION"])?.trim().to_owned();
         let cache = cache_dir()?.join("tools");
@@ -98,12 +99,19 @@ impl Tools {
 
     /// The file of a program.
     pub fn file(&self, program: &str) -> Result<PathBuf> {
-        self.programs.get(program).cloned().with_context(|| format!("{program} is not among the built programs"))
+        self.programs
+            .get(program)
+            .cloned()
+            .with_context(|| format!("{program} is not among the built programs"))
     }
 
     /// The folder of a program.
     pub fn folder(&self, program: &str) -> Result<PathBuf> {
-        Ok(self.file(program)?.parent().map(Path::to_owned).unwrap_or_default())
+        Ok(self
+            .file(program)?
+            .parent()
+            .map(Path::to_owned)
+            .unwrap_or_default())
     }
 
     /// All programs.
@@ -117,7 +125,15 @@ impl Module {
     fn key(&self, go: &str) -> String {
         let mut hash = Sha256::new();
         let cgo = if self.cgo { "cgo" } else { "" };
-        for part in [self.go_mod, self.go_sum, self.tags, self.ldflags, cgo, go, std::env::consts::ARCH] {
+        for part in [
+            self.go_mod,
+            self.go_sum,
+            self.tags,
+            self.ldflags,
+            cgo,
+            go,
+            std::env::consts::ARCH,
+        ] {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }
@@ -164,18 +180,30 @@ impl Module {
         build.current_dir(work).stdin(Stdio::null());
         build.env("CGO_ENABLED", if self.cgo { "1" } else { "0" });
         // No download of another toolchain, no workspace of the caller's, and the go.sum as it is.
-        build.env("GOTOOLCHAIN", "local").env("GOWORK", "off").env("GOFLAGS", "-mod=readonly");
+        build
+            .env("GOTOOLCHAIN", "local")
+            .env("GOWORK", "off")
+            .env("GOFLAGS", "-mod=readonly");
         build.args(["build", "-buildvcs=false", "-ldflags", self.ldflags]);
         if !self.tags.is_empty() {
             build.args(["-tags", self.tags]);
         }
         build.args(["-o", "bin/", "tool"]);
-        let out = build.output().with_context(|| format!("failed to start {}", go.display()))?;
+        let out = build
+            .output()
+            .with_context(|| format!("failed to start {}", go.display()))?;
         if !out.status.success() {
             let text = String::from_utf8_lossy(&out.stderr).into_owned();
-            let lines: Vec<&str> = text.lines().filter(|l| !l.starts_with("go: downloading")).collect();
+            let lines: Vec<&str> = text
+                .lines()
+                .filter(|l| !l.starts_with("go: downloading"))
+                .collect();
             println!("failed");
-            bail!("failed to build {}:\n{}", self.name, lines[lines.len().saturating_sub(20)..].join("\n"));
+            bail!(
+                "failed to build {}:\n{}",
+                self.name,
+                lines[lines.len().saturating_sub(20)..].join("\n")
+            );
         }
         // The etcd server's package is called "server"; the program is known as etcd.
         let server = work.join("bin/server");
@@ -193,8 +221,16 @@ mod tests {
     #[test]
     fn every_module_asks_for_the_programs_that_are_expected_of_it() {
         for module in &MODULES {
-            let tools = module.go_mod.lines().filter(|l| l.trim_start().starts_with("tool ")).count();
-            let block = module.go_mod.split("tool (").nth(1).and_then(|b| b.split(')').next());
+            let tools = module
+                .go_mod
+                .lines()
+                .filter(|l| l.trim_start().starts_with("tool "))
+                .count();
+            let block = module
+                .go_mod
+                .split("tool (")
+                .nth(1)
+                .and_then(|b| b.split(')').next());
             let tools = tools - usize::from(block.is_some()) + block.map_or(0, |b| b.trim().lines().count());
             assert_eq!(tools, module.programs.len(), "{}", module.name);
             assert!(!module.go_sum.is_empty());
@@ -204,7 +240,11 @@ mod tests {
     #[test]
     fn the_stamped_version_is_the_one_that_is_built() {
         let kubernetes = &MODULES[1];
-        assert!(kubernetes.go_mod.contains(&format!("k8s.io/kubernetes {KUBERNETES}")));
+        assert!(
+            kubernetes
+                .go_mod
+                .contains(&format!("k8s.io/kubernetes {KUBERNETES}"))
+        );
         assert!(kubernetes.ldflags.contains(&format!("gitVersion={KUBERNETES} ")));
     }
 

@@ -65,15 +65,17 @@ where
         }
     };
     let found = tokio::time::timeout(limit, watch).await;
-    match found {
-        Ok(Some(seen)) => Ok(seen),
-        Ok(None) | Err(_) => {
-            let seen = last.map_or_else(
-                || "it does not exist".to_owned(),
-                |k| serde_json::to_string_pretty(&k).unwrap_or_default(),
-            );
-            Err(anyhow!("{name}: {what}: not within {} s; last seen: {seen}", limit.as_secs()))
-        }
+    if let Ok(Some(seen)) = found {
+        Ok(seen)
+    } else {
+        let seen = last.map_or_else(
+            || "it does not exist".to_owned(),
+            |k| serde_json::to_string_pretty(&k).unwrap_or_default(),
+        );
+        Err(anyhow!(
+            "{name}: {what}: not within {} s; last seen: {seen}",
+            limit.as_secs()
+        ))
     }
 }
 

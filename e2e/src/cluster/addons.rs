@@ -21,8 +21,11 @@ pub(super) fn coredns(layout: &Layout, spec: &Spec, tools: &Tools, ca: &Authorit
     add_host(layout, REGISTRY_HOST, &spec.host().to_string())?;
     let host = spec.host();
     // A name that cannot be is refused at once, instead of after a resolver's patience.
-    let world =
-        if spec.internet { "forward . /etc/resolv.conf\n  cache 30" } else { "template ANY ANY {\n    rcode NXDOMAIN\n  }" };
+    let world = if spec.internet {
+        "forward . /etc/resolv.conf\n  cache 30"
+    } else {
+        "template ANY ANY {\n    rcode NXDOMAIN\n  }"
+    };
     let config = format!(
         "cluster.local:53 in-addr.arpa:53 {{
   bind {host}
@@ -62,7 +65,10 @@ slipway.test:53 {{
 pub(super) fn add_host(layout: &Layout, name: &str, address: &str) -> Result<()> {
     let file = layout.hosts_file();
     let old = fs::read_to_string(&file).unwrap_or_default();
-    let mut lines: Vec<&str> = old.lines().filter(|l| l.split_whitespace().nth(1) != Some(name)).collect();
+    let mut lines: Vec<&str> = old
+        .lines()
+        .filter(|l| l.split_whitespace().nth(1) != Some(name))
+        .collect();
     let line = format!("{address} {name}");
     lines.push(&line);
     let text = lines.join("\n") + "\n";
@@ -78,13 +84,32 @@ pub(super) fn local_path(layout: &Layout, spec: &Spec, tools: &Tools, ca: &Autho
     let file = layout.root.join("local-path.json");
     write_atomically(&file, local_path_config(layout)?.as_bytes())?;
     let config = shown(&file);
-    let args = ["start", "--config", &config, "--kubeconfig", &kubeconfig, "--namespace", "kube-system"]
-        .into_iter()
-        .chain(["--helper-image", images::BUSYBOX, "--service-account-name", "default"])
-        .map(str::to_owned);
-    let mut program = Program::new("local-path-provisioner", tools.file("local-path-provisioner")?, args);
+    let args = [
+        "start",
+        "--config",
+        &config,
+        "--kubeconfig",
+        &kubeconfig,
+        "--namespace",
+        "kube-system",
+    ]
+    .into_iter()
+    .chain([
+        "--helper-image",
+        images::BUSYBOX,
+        "--service-account-name",
+        "default",
+    ])
+    .map(str::to_owned);
+    let mut program = Program::new(
+        "local-path-provisioner",
+        tools.file("local-path-provisioner")?,
+        args,
+    );
     // The provisioner reads this folder's config for changes.
-    program.env.push(("CONFIG_MOUNT_PATH".into(), shown(&layout.root)));
+    program
+        .env
+        .push(("CONFIG_MOUNT_PATH".into(), shown(&layout.root)));
     Ok(program)
 }
 
@@ -97,9 +122,7 @@ fn local_path_config(layout: &Layout) -> Result<String> {
 
 /// Everything of the add-ons that is stored in the API server: a list for `kubectl apply`.
 pub(super) fn manifests(layout: &Layout) -> Result<String> {
-    let role = |name: &str, rules: serde_json::Value| {
-        json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": name}, "rules": rules})
-    };
+    let role = |name: &str, rules: serde_json::Value| json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": name}, "rules": rules});
     let binding = |name: &str| {
         let api = "rbac.authorization.k8s.io";
         json!({

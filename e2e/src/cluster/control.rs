@@ -14,7 +14,10 @@ use crate::{
 
 /// `--name=value` for each pair.
 pub(super) fn flags<'a>(pairs: impl IntoIterator<Item = (&'a str, String)>) -> Vec<String> {
-    pairs.into_iter().map(|(name, value)| format!("--{name}={value}")).collect()
+    pairs
+        .into_iter()
+        .map(|(name, value)| format!("--{name}={value}"))
+        .collect()
 }
 
 pub(super) fn shown(path: impl AsRef<Path>) -> String {
@@ -23,7 +26,13 @@ pub(super) fn shown(path: impl AsRef<Path>) -> String {
 
 /// etcd: loopback only, clients by certificate.
 pub(super) fn etcd(layout: &Layout, spec: &Spec, tools: &Tools, ca: &Authority) -> Result<Program> {
-    let server = ca.issue("etcd", "etcd", None, &["localhost"], &[IpAddr::from([127, 0, 0, 1])])?;
+    let server = ca.issue(
+        "etcd",
+        "etcd",
+        None,
+        &["localhost"],
+        &[IpAddr::from([127, 0, 0, 1])],
+    )?;
     let client = format!("https://127.0.0.1:{}", spec.ports.etcd);
     let peer = format!("http://127.0.0.1:{}", spec.ports.etcd_peer);
     let args = flags([
@@ -47,11 +56,26 @@ pub(super) fn etcd(layout: &Layout, spec: &Spec, tools: &Tools, ca: &Authority) 
 /// kube-apiserver, on the bridge: nodes, pods and the machine reach it by one address.
 pub(super) fn apiserver(spec: &Spec, tools: &Tools, ca: &Authority) -> Result<Program> {
     let host = spec.host().to_string();
-    let names =
-        ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"];
-    let addresses = [host.parse()?, SERVICE_FIRST.parse()?, IpAddr::from([127, 0, 0, 1])];
+    let names = [
+        "localhost",
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+    ];
+    let addresses = [
+        host.parse()?,
+        SERVICE_FIRST.parse()?,
+        IpAddr::from([127, 0, 0, 1]),
+    ];
     let serving = ca.issue("apiserver", "kube-apiserver", None, &names, &addresses)?;
-    let kubelet = ca.issue("apiserver-kubelet", "kube-apiserver-kubelet", Some("system:masters"), &[], &[])?;
+    let kubelet = ca.issue(
+        "apiserver-kubelet",
+        "kube-apiserver-kubelet",
+        Some("system:masters"),
+        &[],
+        &[],
+    )?;
     let etcd = ca.issue("apiserver-etcd", "kube-apiserver-etcd", None, &[], &[])?;
     let accounts = ca.service_account()?;
     let args = flags([
@@ -65,7 +89,10 @@ pub(super) fn apiserver(spec: &Spec, tools: &Tools, ca: &Authority) -> Result<Pr
         ("tls-cert-file", shown(&serving.cert)),
         ("tls-private-key-file", shown(&serving.key)),
         ("client-ca-file", shown(ca.cert())),
-        ("service-account-issuer", "https://kubernetes.default.svc.cluster.local".into()),
+        (
+            "service-account-issuer",
+            "https://kubernetes.default.svc.cluster.local".into(),
+        ),
         ("service-account-key-file", shown(&accounts.cert)),
         ("service-account-signing-key-file", shown(&accounts.key)),
         ("service-cluster-ip-range", SERVICE_RANGE.into()),
@@ -82,19 +109,38 @@ pub(super) fn apiserver(spec: &Spec, tools: &Tools, ca: &Authority) -> Result<Pr
         // Seconds of grace before an unwatched connection ends are seconds of `down`.
         ("shutdown-delay-duration", "0s".into()),
     ]);
-    Ok(Program::new("kube-apiserver", tools.file("kube-apiserver")?, args))
+    Ok(Program::new(
+        "kube-apiserver",
+        tools.file("kube-apiserver")?,
+        args,
+    ))
 }
 
 /// kube-controller-manager.
-pub(super) fn controller_manager(layout: &Layout, spec: &Spec, tools: &Tools, ca: &Authority) -> Result<Program> {
-    let config = component(layout, spec, ca, "kube-controller-manager", "system:kube-controller-manager", None)?;
+pub(super) fn controller_manager(
+    layout: &Layout,
+    spec: &Spec,
+    tools: &Tools,
+    ca: &Authority,
+) -> Result<Program> {
+    let config = component(
+        layout,
+        spec,
+        ca,
+        "kube-controller-manager",
+        "system:kube-controller-manager",
+        None,
+    )?;
     let args = flags([
         ("kubeconfig", config.clone()),
         ("authentication-kubeconfig", config.clone()),
         ("authorization-kubeconfig", config),
         ("bind-address", "127.0.0.1".into()),
         ("secure-port", spec.ports.controller_manager.to_string()),
-        ("service-account-private-key-file", shown(ca.service_account()?.key)),
+        (
+            "service-account-private-key-file",
+            shown(ca.service_account()?.key),
+        ),
         ("root-ca-file", shown(ca.cert())),
         ("cluster-signing-cert-file", shown(ca.cert())),
         ("cluster-signing-key-file", shown(ca.key())),
@@ -105,7 +151,11 @@ pub(super) fn controller_manager(layout: &Layout, spec: &Spec, tools: &Tools, ca
         ("kube-api-qps", "200".into()),
         ("kube-api-burst", "400".into()),
     ]);
-    Ok(Program::new("kube-controller-manager", tools.file("kube-controller-manager")?, args))
+    Ok(Program::new(
+        "kube-controller-manager",
+        tools.file("kube-controller-manager")?,
+        args,
+    ))
 }
 
 /// kube-scheduler.
@@ -121,7 +171,11 @@ pub(super) fn scheduler(layout: &Layout, spec: &Spec, tools: &Tools, ca: &Author
         ("kube-api-qps", "200".into()),
         ("kube-api-burst", "400".into()),
     ]);
-    Ok(Program::new("kube-scheduler", tools.file("kube-scheduler")?, args))
+    Ok(Program::new(
+        "kube-scheduler",
+        tools.file("kube-scheduler")?,
+        args,
+    ))
 }
 
 /// The CNCF registry: plain HTTP, deletion allowed.
@@ -139,7 +193,11 @@ pub(super) fn registry(layout: &Layout, spec: &Spec, tools: &Tools) -> Result<Pr
     }))?;
     fs::create_dir_all(layout.root.join("registry"))?;
     write_atomically(&file, config.as_bytes())?;
-    let mut program = Program::new("registry", tools.file("registry")?, ["serve".into(), shown(&file)]);
+    let mut program = Program::new(
+        "registry",
+        tools.file("registry")?,
+        ["serve".into(), shown(&file)],
+    );
     program.env.push(("OTEL_TRACES_EXPORTER".into(), "none".into()));
     program.config = config;
     Ok(program)

@@ -52,7 +52,10 @@ pub fn down() -> Result<()> {
     // Gone only when this was the last cluster.
     let _ = fs::remove_dir(layout.state());
     if existed {
-        println!("cluster {} is down ({killed} container processes ended); nothing of it is left", layout.name);
+        println!(
+            "cluster {} is down ({killed} container processes ended); nothing of it is left",
+            layout.name
+        );
     } else {
         println!("no cluster {} here", layout.name);
     }
@@ -61,8 +64,21 @@ pub fn down() -> Result<()> {
 
 /// Ends the recorded programs: first who would start pods anew, last who the others still write to.
 fn stop_programs(layout: &Layout) -> Result<()> {
-    let order = ["kubelet", "local-path", "coredns", "kube-scheduler", "kube-controller", "kube-proxy", "containerd"];
-    let rank = |name: &str| order.iter().position(|prefix| name.starts_with(prefix)).unwrap_or(order.len());
+    let order = [
+        "kubelet",
+        "local-path",
+        "coredns",
+        "kube-scheduler",
+        "kube-controller",
+        "kube-proxy",
+        "containerd",
+    ];
+    let rank = |name: &str| {
+        order
+            .iter()
+            .position(|prefix| name.starts_with(prefix))
+            .unwrap_or(order.len())
+    };
     let mut records = Record::all(layout);
     records.sort_by_key(|r| (rank(&r.name), r.name == "etcd"));
     for record in records {
@@ -74,8 +90,14 @@ fn stop_programs(layout: &Layout) -> Result<()> {
 /// The sockets of the nodes' shims, which lie in a folder that all containerds of the machine share.
 fn shim_sockets(layout: &Layout) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for node in fs::read_dir(layout.root.join("nodes")).into_iter().flatten().flatten() {
-        let tasks = node.path().join("run/containerd/io.containerd.runtime.v2.task/k8s.io");
+    for node in fs::read_dir(layout.root.join("nodes"))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let tasks = node
+            .path()
+            .join("run/containerd/io.containerd.runtime.v2.task/k8s.io");
         for task in fs::read_dir(tasks).into_iter().flatten().flatten() {
             let text = fs::read_to_string(task.path().join("bootstrap.json")).unwrap_or_default();
             let params: Value = serde_json::from_str(&text).unwrap_or_default();
@@ -106,7 +128,10 @@ fn unmount_below(folder: &Path) -> Result<()> {
 
 fn mounts_below(mountinfo: &str, folder: &Path) -> Vec<PathBuf> {
     let mounts = mountinfo.lines().filter_map(|l| l.split(' ').nth(4));
-    mounts.map(|m| PathBuf::from(unescape(m))).filter(|m| m.starts_with(folder)).collect()
+    mounts
+        .map(|m| PathBuf::from(unescape(m)))
+        .filter(|m| m.starts_with(folder))
+        .collect()
 }
 
 /// Undoes the kernel's `\040` and the like.
@@ -115,7 +140,9 @@ fn unescape(path: &str) -> String {
     let bytes = path.as_bytes();
     let mut at = 0;
     while let Some(byte) = bytes.get(at) {
-        let octal = path.get(at + 1..at + 4).and_then(|o| u8::from_str_radix(o, 8).ok());
+        let octal = path
+            .get(at + 1..at + 4)
+            .and_then(|o| u8::from_str_radix(o, 8).ok());
         match octal {
             Some(value) if *byte == b'\\' => {
                 out.push(value);
@@ -135,13 +162,21 @@ fn clean_foreign(layout: &Layout, spec: Option<&Spec>, sockets: &[PathBuf]) {
     for socket in sockets.iter().filter(|s| s.starts_with("/run/containerd")) {
         let _ = fs::remove_file(socket);
     }
-    for entry in fs::read_dir("/var/log/containers").into_iter().flatten().flatten() {
+    for entry in fs::read_dir("/var/log/containers")
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
         if fs::read_link(entry.path()).is_ok_and(|target| target.starts_with(&layout.root)) {
             let _ = fs::remove_file(entry.path());
         }
     }
     let network = format!("slipway-{}-", layout.name);
-    for entry in fs::read_dir("/var/lib/cni/results").into_iter().flatten().flatten() {
+    for entry in fs::read_dir("/var/lib/cni/results")
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
         if entry.file_name().to_string_lossy().starts_with(&network) {
             let _ = fs::remove_file(entry.path());
         }
@@ -178,7 +213,11 @@ fn remove_state(root: &Path) -> Result<()> {
     }
     let mounts = mounts_below(&fs::read_to_string("/proc/self/mountinfo")?, root);
     if let Some(mount) = mounts.first() {
-        bail!("{} is still mounted: not deleting {}", mount.display(), root.display());
+        bail!(
+            "{} is still mounted: not deleting {}",
+            mount.display(),
+            root.display()
+        );
     }
     fs::remove_dir_all(root).with_context(|| format!("failed to delete {}", root.display()))
 }

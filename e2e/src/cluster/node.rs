@@ -22,7 +22,11 @@ use crate::{
 
 /// The program names of node `number`, in the order in which they start.
 pub(super) fn names(number: u8) -> [String; 3] {
-    [format!("containerd-{number}"), format!("kubelet-{number}"), format!("kube-proxy-{number}")]
+    [
+        format!("containerd-{number}"),
+        format!("kubelet-{number}"),
+        format!("kube-proxy-{number}"),
+    ]
 }
 
 /// The cgroup of node `number`.
@@ -95,8 +99,11 @@ disabled_plugins = [
     );
     let file = root.join("containerd.toml");
     write_atomically(&file, config.as_bytes())?;
-    let mut program =
-        Program::new(format!("containerd-{number}"), tools.file("containerd")?, ["--config".into(), shown(&file)]);
+    let mut program = Program::new(
+        format!("containerd-{number}"),
+        tools.file("containerd")?,
+        ["--config".into(), shown(&file)],
+    );
     program.netns = Some(node.netns());
     program.config = config;
     Ok(program)
@@ -115,7 +122,10 @@ fn cni(spec: &Spec, node: &NodeLayout, number: u8) -> Result<()> {
             },
         }],
     });
-    write_atomically(&node.root.join("cni/10-slipway.conflist"), &serde_json::to_vec_pretty(&config)?)
+    write_atomically(
+        &node.root.join("cni/10-slipway.conflist"),
+        &serde_json::to_vec_pretty(&config)?,
+    )
 }
 
 /// Where the node finds registries: the cluster's by name, and short names in the cluster's too.
@@ -124,26 +134,54 @@ fn certs_d(spec: &Spec, node: &NodeLayout) -> Result<()> {
     let host = format!("[host.\"{url}\"]\n  capabilities = [\"pull\", \"resolve\"]\n");
     let own = format!("server = \"{url}\"\n{host}");
     // Without a way out there is no second place to ask, and asking it would only take time.
-    let docker = if spec.internet { format!("server = \"https://registry-1.docker.io\"\n{host}") } else { own.clone() };
+    let docker = if spec.internet {
+        format!("server = \"https://registry-1.docker.io\"\n{host}")
+    } else {
+        own.clone()
+    };
     let by_name = format!("{REGISTRY_HOST}:{REGISTRY_PORT}");
     let by_address = format!("{}:{REGISTRY_PORT}", spec.host());
-    for (name, text) in [(by_name.as_str(), &own), (&by_address, &own), ("slipway.test", &own), ("docker.io", &docker)] {
-        write_atomically(&node.root.join("certs.d").join(name).join("hosts.toml"), text.as_bytes())?;
+    for (name, text) in [
+        (by_name.as_str(), &own),
+        (&by_address, &own),
+        ("slipway.test", &own),
+        ("docker.io", &docker),
+    ] {
+        write_atomically(
+            &node.root.join("certs.d").join(name).join("hosts.toml"),
+            text.as_bytes(),
+        )?;
     }
     Ok(())
 }
 
 /// The kubelet.
-pub(super) fn kubelet(layout: &Layout, spec: &Spec, tools: &Tools, ca: &Authority, number: u8) -> Result<Program> {
+pub(super) fn kubelet(
+    layout: &Layout,
+    spec: &Spec,
+    tools: &Tools,
+    ca: &Authority,
+    number: u8,
+) -> Result<Program> {
     let node = layout.node(number);
     let root = &node.root;
     let address = spec.node_address(number).to_string();
-    let serving =
-        ca.issue(&format!("kubelet-{number}-serving"), &format!("system:node:{}", node.name), None, &[&node.name], &[
-            address.parse()?,
-        ])?;
+    let serving = ca.issue(
+        &format!("kubelet-{number}-serving"),
+        &format!("system:node:{}", node.name),
+        None,
+        &[&node.name],
+        &[address.parse()?],
+    )?;
     let user = format!("system:node:{}", node.name);
-    let kubeconfig = component(layout, spec, ca, &format!("kubelet-{number}"), &user, Some("system:nodes"))?;
+    let kubeconfig = component(
+        layout,
+        spec,
+        ca,
+        &format!("kubelet-{number}"),
+        &user,
+        Some("system:nodes"),
+    )?;
     cgroup::create(&cgroup_of(layout, number))?;
     // Pods get the cluster's DNS alone, whatever the machine itself asks.
     let resolv = root.join("resolv.conf");
@@ -185,7 +223,13 @@ pub(super) fn kubelet(layout: &Layout, spec: &Spec, tools: &Tools, ca: &Authorit
 }
 
 /// kube-proxy, whose rules live and die with the node's network namespace.
-pub(super) fn kube_proxy(layout: &Layout, spec: &Spec, tools: &Tools, ca: &Authority, number: u8) -> Result<Program> {
+pub(super) fn kube_proxy(
+    layout: &Layout,
+    spec: &Spec,
+    tools: &Tools,
+    ca: &Authority,
+    number: u8,
+) -> Result<Program> {
     let node = layout.node(number);
     let kubeconfig = component(layout, spec, ca, "kube-proxy", "system:kube-proxy", None)?;
     let address = spec.node_address(number).to_string();
@@ -200,8 +244,11 @@ pub(super) fn kube_proxy(layout: &Layout, spec: &Spec, tools: &Tools, ca: &Autho
     }))?;
     let file = node.root.join("kube-proxy.json");
     write_atomically(&file, config.as_bytes())?;
-    let mut program =
-        Program::new(format!("kube-proxy-{number}"), tools.file("kube-proxy")?, [format!("--config={}", shown(&file))]);
+    let mut program = Program::new(
+        format!("kube-proxy-{number}"),
+        tools.file("kube-proxy")?,
+        [format!("--config={}", shown(&file))],
+    );
     program.netns = Some(node.netns());
     program.config = config;
     Ok(program)
@@ -209,7 +256,12 @@ pub(super) fn kube_proxy(layout: &Layout, spec: &Spec, tools: &Tools, ca: &Autho
 
 /// Arguments of `ctr` that name the node's containerd and Kubernetes' part of it.
 pub(super) fn ctr_args(node: &NodeLayout) -> Vec<String> {
-    vec!["--address".into(), shown(node.containerd_socket()), "--namespace".into(), "k8s.io".into()]
+    vec![
+        "--address".into(),
+        shown(node.containerd_socket()),
+        "--namespace".into(),
+        "k8s.io".into(),
+    ]
 }
 
 /// Waits until node `number`'s containerd answers.
@@ -231,8 +283,18 @@ pub(crate) fn load(layout: &Layout, ctr: &Path, number: u8, archive: &Path) -> R
     let node = layout.node(number);
     let mut args = ctr_args(&node);
     // `--local`: containerd's transfer service would unpack for the default snapshotter only after a second look-up.
-    args.extend(["images", "import", "--local", "--label", "io.cri-containerd.pinned=pinned"].map(str::to_owned));
+    args.extend(
+        [
+            "images",
+            "import",
+            "--local",
+            "--label",
+            "io.cri-containerd.pinned=pinned",
+        ]
+        .map(str::to_owned),
+    );
     args.push(shown(archive));
-    command::output(ctr, &args).with_context(|| format!("failed to load {} into {}", archive.display(), node.name))?;
+    command::output(ctr, &args)
+        .with_context(|| format!("failed to load {} into {}", archive.display(), node.name))?;
     Ok(())
 }

@@ -36,9 +36,14 @@ pub async fn status() -> Result<()> {
                 let name = node.metadata.name.unwrap_or_default();
                 let status = node.status.unwrap_or_default();
                 let conditions = status.conditions.unwrap_or_default();
-                let ready = conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True");
+                let ready = conditions
+                    .iter()
+                    .any(|c| c.type_ == "Ready" && c.status == "True");
                 let version = status.node_info.map(|i| i.kubelet_version).unwrap_or_default();
-                println!("{:8} node {name} {version}", if ready { "ready" } else { "NOTREADY" });
+                println!(
+                    "{:8} node {name} {version}",
+                    if ready { "ready" } else { "NOTREADY" }
+                );
                 if !ready {
                     broken.push(name);
                 }
@@ -51,7 +56,11 @@ pub async fn status() -> Result<()> {
     if !Registry::new(spec.registry_url())?.ready().await {
         broken.push("the registry does not answer".into());
     }
-    println!("registry {} from this machine, {} from pods and nodes", spec.registry_url(), Spec::registry_name());
+    println!(
+        "registry {} from this machine, {} from pods and nodes",
+        spec.registry_url(),
+        Spec::registry_name()
+    );
     println!("logs     {}", layout.logs().display());
     println!("export KUBECONFIG={}", layout.kubeconfig().display());
     println!("export SLIPWAY_REGISTRY={}", Spec::registry_name());

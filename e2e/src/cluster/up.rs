@@ -41,16 +41,25 @@ const SYSCTLS: [&str; 7] = [
 ];
 
 /// Folders of the machine that containerd, CNI and the kubelet write to and that no option moves.
-const FOREIGN: [&str; 5] =
-    ["/run/containerd", "/var/lib/cni", "/var/log/containers", "/var/lib/kubelet/device-plugins", "/var/lib/kubelet"];
+const FOREIGN: [&str; 5] = [
+    "/run/containerd",
+    "/var/lib/cni",
+    "/var/log/containers",
+    "/var/lib/kubelet/device-plugins",
+    "/var/lib/kubelet",
+];
 
 /// Opens the cluster's lock file and waits for its turn.
 pub(super) fn lock(layout: &Layout) -> Result<File> {
-    fs::create_dir_all(layout.state()).with_context(|| format!("failed to create {}", layout.state().display()))?;
+    fs::create_dir_all(layout.state())
+        .with_context(|| format!("failed to create {}", layout.state().display()))?;
     let file = layout.lock_file();
     let lock = File::create(&file).with_context(|| format!("failed to create {}", file.display()))?;
     if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-        println!("another start or stop of cluster {} is under way; waiting for it", layout.name);
+        println!(
+            "another start or stop of cluster {} is under way; waiting for it",
+            layout.name
+        );
         flock(&lock, FlockOperation::LockExclusive).context("failed to lock the cluster")?;
     }
     Ok(lock)
@@ -112,8 +121,14 @@ pub async fn up(options: Options) -> Result<()> {
     let took = started.elapsed().as_secs_f32();
     match (changed, ran) {
         (0, _) => println!("cluster {} runs already, {nodes} node(s), healthy", layout.name),
-        (n, 0) => println!("cluster {} is ready, {nodes} node(s), {n} programs, {took:.1} s", layout.name),
-        (n, _) => println!("cluster {} is mended: {n} programs started anew, {nodes} node(s), {took:.1} s", layout.name),
+        (n, 0) => println!(
+            "cluster {} is ready, {nodes} node(s), {n} programs, {took:.1} s",
+            layout.name
+        ),
+        (n, _) => println!(
+            "cluster {} is mended: {n} programs started anew, {nodes} node(s), {took:.1} s",
+            layout.name
+        ),
     }
     println!("export KUBECONFIG={}", layout.kubeconfig().display());
     println!("export SLIPWAY_REGISTRY={}", Spec::registry_name());
@@ -130,7 +145,10 @@ fn decide(layout: &Layout, options: Options) -> Result<Spec> {
     }
     if let Some(mut spec) = Spec::load(layout)? {
         if options.internet && !spec.internet {
-            bail!("cluster {} was started without --internet; run `down` first", layout.name);
+            bail!(
+                "cluster {} was started without --internet; run `down` first",
+                layout.name
+            );
         }
         if wanted > spec.nodes {
             spec.nodes = wanted;
@@ -142,7 +160,8 @@ fn decide(layout: &Layout, options: Options) -> Result<Spec> {
     let mut taken = Vec::new();
     let mut free = |preferred: u16| -> Result<u16> {
         // On the loopback address, where clusters of one machine could meet; held until all are chosen.
-        let socket = TcpListener::bind(("127.0.0.1", preferred)).or_else(|_| TcpListener::bind(("127.0.0.1", 0)))?;
+        let socket =
+            TcpListener::bind(("127.0.0.1", preferred)).or_else(|_| TcpListener::bind(("127.0.0.1", 0)))?;
         let port = socket.local_addr()?.port();
         taken.push(socket);
         Ok(port)
@@ -155,13 +174,33 @@ fn decide(layout: &Layout, options: Options) -> Result<Spec> {
         scheduler: free(10259)?,
         dns_ready: free(8181)?,
     };
-    let sysctls = SYSCTLS.iter().filter_map(|n| Some(((*n).to_owned(), network::read_sysctl(n)?))).collect();
-    let foreign = FOREIGN.iter().map(PathBuf::from).filter(|f| !f.exists()).collect();
-    let spec = Spec { index, internet: options.internet, nodes: wanted, ports, sysctls, foreign };
+    let sysctls = SYSCTLS
+        .iter()
+        .filter_map(|n| Some(((*n).to_owned(), network::read_sysctl(n)?)))
+        .collect();
+    let foreign = FOREIGN
+        .iter()
+        .map(PathBuf::from)
+        .filter(|f| !f.exists())
+        .collect();
+    let spec = Spec {
+        index,
+        internet: options.internet,
+        nodes: wanted,
+        ports,
+        sysctls,
+        foreign,
+    };
     // A wildcard listener takes the port on every address, the new bridge's too.
-    for (port, what) in [(6443, "kube-apiserver"), (REGISTRY_PORT, "the registry"), (53, "CoreDNS")] {
+    for (port, what) in [
+        (6443, "kube-apiserver"),
+        (REGISTRY_PORT, "the registry"),
+        (53, "CoreDNS"),
+    ] {
         if let Some(who) = wildcard_listener(port) {
-            bail!("port {port} is needed by {what}, but {who} listens on it on all addresses: stop that, or bind it to one address");
+            bail!(
+                "port {port} is needed by {what}, but {who} listens on it on all addresses: stop that, or bind it to one address"
+            );
         }
     }
     spec.save(layout)?;
@@ -179,7 +218,9 @@ fn wildcard_listener(port: u16) -> Option<String> {
         everywhere && fields.get(3) == Some(&"0A")
     };
     let files = ["/proc/net/tcp", "/proc/net/tcp6"];
-    let found = files.iter().any(|f| fs::read_to_string(f).unwrap_or_default().lines().any(listens));
+    let found = files
+        .iter()
+        .any(|f| fs::read_to_string(f).unwrap_or_default().lines().any(listens));
     found.then(|| format!("another program (see: ss -ltnp 'sport = :{port}')"))
 }
 
@@ -188,7 +229,10 @@ fn write_admin(layout: &Layout, spec: &Spec, tools: &Tools, ca: &Authority) -> R
     let admin = ca.issue("admin", "slipway:admin", Some("system:masters"), &[], &[])?;
     ca.kubeconfig(&layout.kubeconfig(), &spec.apiserver_url(), &admin)?;
     fs::create_dir_all(layout.bin())?;
-    for (name, file) in tools.all().filter(|(n, _)| ["kubectl", "helm", "ctr", "runc"].contains(n)) {
+    for (name, file) in tools
+        .all()
+        .filter(|(n, _)| ["kubectl", "helm", "ctr", "runc"].contains(n))
+    {
         let link = layout.bin().join(name);
         if fs::read_link(&link).ok().as_deref() != Some(file) {
             let _ = fs::remove_file(&link);
@@ -202,7 +246,13 @@ fn write_admin(layout: &Layout, spec: &Spec, tools: &Tools, ca: &Authority) -> R
 fn system_images(layout: &Layout) -> Result<PathBuf> {
     let file = layout.root.join("images/system.tar");
     if !file.exists() {
-        oci::write_archive(&file, &[(images::PAUSE, &images::pause()?), (images::BUSYBOX, &images::busybox()?)])?;
+        oci::write_archive(
+            &file,
+            &[
+                (images::PAUSE, &images::pause()?),
+                (images::BUSYBOX, &images::busybox()?),
+            ],
+        )?;
     }
     Ok(file)
 }
@@ -212,7 +262,11 @@ async fn apiserver_ready(layout: &Layout, client: &Client) -> Result<()> {
         process::check(layout, "etcd")?;
         process::check(layout, "kube-apiserver")?;
         let request = http::Request::get("/readyz").body(Vec::new())?;
-        Ok(client.request_text(request).await.is_ok_and(|t| t == "ok").then_some(()))
+        Ok(client
+            .request_text(request)
+            .await
+            .is_ok_and(|t| t == "ok")
+            .then_some(()))
     })
     .await
     .with_context(|| format!("see {}", layout.logs().join("kube-apiserver.log").display()))
@@ -225,7 +279,15 @@ async fn apply_addons(layout: &Layout, tools: &Tools) -> Result<()> {
     // The namespace kube-system is made by a start-up hook a moment after the API server calls itself ready.
     let mut last = String::new();
     let applied = wait::until("the add-ons are stored", Duration::from_secs(30), || {
-        let args = ["--kubeconfig", &kubeconfig, "apply", "--server-side", "--force-conflicts", "-f", "-"];
+        let args = [
+            "--kubeconfig",
+            &kubeconfig,
+            "apply",
+            "--server-side",
+            "--force-conflicts",
+            "-f",
+            "-",
+        ];
         let result = command::with_input(&kubectl, &args, &manifests);
         let done = result.map_err(|error| last = error.to_string()).is_ok();
         async move { Ok(done.then_some(())) }
@@ -241,19 +303,28 @@ async fn ready(layout: &Layout, spec: &Spec, client: &Client) -> Result<()> {
         let name = layout.node(number).name;
         let is_ready = |node: &Node| {
             let conditions = node.status.as_ref().and_then(|s| s.conditions.as_ref());
-            conditions.into_iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True")
-                && node.spec.as_ref().is_none_or(|s| s.taints.as_ref().is_none_or(Vec::is_empty))
+            conditions
+                .into_iter()
+                .flatten()
+                .any(|c| c.type_ == "Ready" && c.status == "True")
+                && node
+                    .spec
+                    .as_ref()
+                    .is_none_or(|s| s.taints.as_ref().is_none_or(Vec::is_empty))
         };
         let waited = wait::object(&nodes, &name, "is ready", Duration::from_secs(90), is_ready).await;
         if let Err(error) = waited {
             for program in node::names(number) {
                 process::check(layout, &program)?;
             }
-            return Err(error.context(format!("see {}", layout.logs().join(format!("kubelet-{number}.log")).display())));
+            return Err(error.context(format!(
+                "see {}",
+                layout.logs().join(format!("kubelet-{number}.log")).display()
+            )));
         }
     }
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), "default");
-    wait::object(&accounts, "default", "exists", Duration::from_secs(60), |_| true).await?;
+    wait::object(&accounts, "default", "exists", Duration::from_mins(1), |_| true).await?;
 
     let registry = Registry::new(spec.registry_url())?;
     wait::until("the registry answers", Duration::from_secs(30), || async {
@@ -263,9 +334,14 @@ async fn ready(layout: &Layout, spec: &Spec, client: &Client) -> Result<()> {
     .await?;
     let http = reqwest::Client::builder().no_proxy().build()?;
     let url = format!("http://127.0.0.1:{}/ready", spec.ports.dns_ready);
-    wait::until("CoreDNS is ready", Duration::from_secs(60), || async {
+    wait::until("CoreDNS is ready", Duration::from_mins(1), || async {
         process::check(layout, "coredns")?;
-        Ok(http.get(&url).send().await.is_ok_and(|r| r.status().is_success()).then_some(()))
+        Ok(http
+            .get(&url)
+            .send()
+            .await
+            .is_ok_and(|r| r.status().is_success())
+            .then_some(()))
     })
     .await?;
     for record in Record::all(layout) {
