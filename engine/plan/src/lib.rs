@@ -27,7 +27,7 @@ pub use model::{
     BuildPlan, Chmod, CopyOp, CopySource, HostEntry, MkdirOp, Mount, Network, Op, PLAN_VERSION, PlanResult,
     RunOp, Sharing, StagePlan, Step, Ulimit,
 };
-pub use planner::{Outline, OutlineArg, OutlineSecret};
+pub use planner::{Outline, OutlineArg, OutlineSecret, git_source};
 pub use request::{BaseError, BaseRequest, Bases, Entitlements, Outcome, PlanRequest, ResolvedBase};
 pub use schedule::{SCHEDULE_VERSION, schedule};
 pub use source::{GitSource, HttpSource, ImageSource, InlineFile, Source, StageIndex};

@@ -23,6 +23,7 @@ mod signals;
 mod stages;
 pub(crate) mod text;
 
+pub use git::git_source;
 pub use outline::{Outline, OutlineArg, OutlineSecret};
 
 use crate::request::{BaseRequest, Bases, Outcome, PlanRequest};

@@ -14,6 +14,19 @@ use slipway_dockerfile::{
 };
 use slipway_oci::{Healthcheck, ImageConfig};
 
+/// An owner with `root` as a number, which needs no look-up in a passwd file that may not be there, and with a user: in
+/// `:5` it is root.
+pub(super) fn root_as_number(owner: &str) -> String {
+    let mut parts: Vec<&str> = owner
+        .split(':')
+        .map(|part| if part == "root" { "0" } else { part })
+        .collect();
+    if let [user @ "", _] = &mut parts[..] {
+        *user = "0";
+    }
+    parts.join(":")
+}
+
 /// The command line of a shell-form instruction.
 pub(super) fn with_shell(config: &ImageConfig, command: &str) -> Vec<String> {
     let mut args = match (&config.config.shell[..], config.os.as_str()) {
@@ -140,11 +153,11 @@ impl<'a> Planner<'a> {
                 display: None,
             });
         }
-        let owner = Some(built.config.config.user.clone()).filter(|user| !user.is_empty());
+        let owner = Some(root_as_number(&built.config.config.user)).filter(|user| !user.is_empty());
         let display = Self::display(self.lexer, &at.command.instruction.original, &built.env);
         Ok(Done {
             op: Op::Mkdir(MkdirOp {
-                path: built.cwd.clone(),
+                path: paths::clean(&built.cwd),
                 owner,
                 time: self.epoch,
             }),

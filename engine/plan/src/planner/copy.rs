@@ -2,6 +2,7 @@
 
 use super::{
     Fallible, Planner,
+    config::root_as_number,
     dispatch::{At, Built, Done},
     git::{Detected, GitRef, detect, is_http},
     paths,
@@ -181,7 +182,7 @@ impl<'a> Planner<'a> {
             }
             include = Some(pattern.trim_start_matches('/').to_owned());
         }
-        let path = normal(pivot)?;
+        let path = paths::clean_keeping_end(&normal(pivot)?);
         Ok(CopySource {
             source: source.clone(),
             wildcard: glob::has_wildcards(&path),
@@ -276,6 +277,7 @@ impl<'a> Planner<'a> {
         exclude: &[Word],
     ) -> Fallible<Done> {
         let dest = paths::destination(&built.cwd, &expanded.dest, &built.platform.os)
+            .map(|dest| paths::clean_keeping_end(&dest))
             .map_err(|message| self.error("path", message, at.span()))?;
         if let Some(chown) = &expanded.chown
             && link
@@ -324,7 +326,7 @@ impl<'a> Planner<'a> {
         let op = CopyOp {
             sources,
             dest,
-            chown: expanded.chown,
+            chown: expanded.chown.as_deref().map(root_as_number),
             // A linked layer cannot change modes of what it does not see, so BuildKit does not link then.
             link: link && chmod.is_none(),
             chmod,

@@ -114,14 +114,14 @@ impl<'a> Planner<'a> {
     /// The state before the first instruction: what the base hands on.
     fn start(&self, id: NodeId) -> Fallible<Built> {
         let node = &self.nodes[id];
-        let mut built = match (node.base.map(|base| &self.nodes[base]), &node.resolved) {
-            (Some(base), _) if base.built.is_some() => {
-                let inherited = base.built.as_deref().cloned().unwrap_or_else(|| unreachable!());
-                Built {
-                    base: self.source_of(node.base.unwrap_or_default()),
-                    ..inherited
-                }
-            }
+        let from_stage = node
+            .base
+            .and_then(|base| Some((base, self.nodes[base].built.as_deref()?)));
+        let mut built = match (from_stage, &node.resolved) {
+            (Some((base, built)), _) => Built {
+                base: self.source_of(base),
+                ..built.clone()
+            },
             (None, Some(resolved)) => Built {
                 base: resolved.source.clone(),
                 base_config: ImageConfig::default(),

@@ -1,6 +1,7 @@
 //! Which sources are git repositories, and the parts of their names: `https://host/x.git?tag=v1#ref:dir`, `git@host:x`.
 
 use super::paths;
+use crate::source::GitSource;
 use std::collections::BTreeMap;
 
 /// A git repository as a source names it.
@@ -57,6 +58,28 @@ pub(crate) fn detect(source: &str) -> Detected {
         finish(source, false)
     } else {
         Detected::Other
+    }
+}
+
+/// What a build context or a named one means that is a git URL; `None` if it is none. The error says which option of the
+/// URL makes no sense.
+pub fn git_source(source: &str) -> Option<Result<GitSource, String>> {
+    match detect(source) {
+        Detected::Other => None,
+        Detected::Broken(message) => Some(Err(message)),
+        Detected::Git(git) => Some(Ok(GitSource {
+            remote: if git.maybe_local {
+                format!("https://{}", git.remote)
+            } else {
+                git.remote
+            },
+            reference: git.reference,
+            subdir: git.subdir,
+            checksum: git.checksum,
+            keep_git_dir: git.keep_git_dir.unwrap_or(false),
+            submodules: git.submodules.unwrap_or(true),
+            fetch_by_commit: git.fetch_by_commit,
+        })),
     }
 }
 

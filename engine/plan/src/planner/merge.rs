@@ -6,7 +6,7 @@ use super::{
     text,
 };
 use crate::{
-    model::{BuildPlan, CopySource, Mount, Op, PLAN_VERSION, PlanResult, StagePlan},
+    model::{BuildPlan, CopySource, Mount, Op, PLAN_VERSION, PlanResult, StagePlan, Step},
     request::PlanRequest,
     source::{Source, StageIndex},
 };
@@ -20,12 +20,13 @@ const LABEL_LIMIT: usize = 63;
 pub(super) fn merge(request: &PlanRequest, planned: &[Planned<'_>], warnings: Vec<Warning>) -> BuildPlan {
     let mut stages: Vec<StagePlan> = Vec::new();
     let mut index: Vec<BTreeMap<NodeId, StageIndex>> = vec![BTreeMap::new(); planned.len()];
+    let needed: Vec<BTreeSet<NodeId>> = planned.iter().map(needed).collect();
     let most = planned.iter().map(|one| one.nodes.len()).max().unwrap_or(0);
     // Node by node, so that the same stage of two platforms stands together; a node's sources have smaller numbers.
     for id in 0..most {
-        for (own, one) in index.iter_mut().zip(planned) {
+        for ((own, one), needed) in index.iter_mut().zip(planned).zip(&needed) {
             let Some(node) = one.nodes.get(id) else { continue };
-            let Some(stage) = stage_plan(one, id, node, own) else {
+            let Some(stage) = needed.contains(&id).then(|| stage_plan(node, own)).flatten() else {
                 continue;
             };
             let place = stages
@@ -68,19 +69,27 @@ pub(super) fn merge(request: &PlanRequest, planned: &[Planned<'_>], warnings: Ve
     }
 }
 
-/// The plan of a node, if it is a stage that is needed and has something to do, or is the target. Without an id.
-fn stage_plan(
-    planned: &Planned<'_>,
-    id: NodeId,
-    node: &Node<'_>,
-    index: &BTreeMap<NodeId, StageIndex>,
-) -> Option<StagePlan> {
-    let (stage, built) = (node.stage?, node.built.as_deref()?);
-    let needed = planned.reachable.contains(&id)
-        && (id == planned.target || (node.is_stage() && built.makes_layers()));
-    if !needed {
-        return None;
+/// The target and the stages that are read for it. A node can be named without being read: by `COPY --from` that has
+/// only heredocs, or for a stage without layers.
+fn needed(planned: &Planned<'_>) -> BTreeSet<NodeId> {
+    let (mut seen, mut todo) = (BTreeSet::new(), vec![planned.target]);
+    while let Some(id) = todo.pop() {
+        if !seen.insert(id) {
+            continue;
+        }
+        if let Some(built) = &planned.nodes[id].built {
+            if let Source::Stage(base) = built.base {
+                todo.push(base);
+            }
+            todo.extend(built.steps.iter().flat_map(Step::stages));
+        }
     }
+    seen
+}
+
+/// The plan of a node that is a stage, without an id.
+fn stage_plan(node: &Node<'_>, index: &BTreeMap<NodeId, StageIndex>) -> Option<StagePlan> {
+    let (stage, built) = (node.stage?, node.built.as_deref()?);
     let mut steps = built.steps.clone();
     for step in &mut steps {
         match &mut step.op {

@@ -22,6 +22,19 @@ pub(crate) fn clean(path: &str) -> String {
     }
 }
 
+/// As [`clean`], but a trailing `/` or `/.`, which says that a path is a directory, stays.
+pub(crate) fn clean_keeping_end(path: &str) -> String {
+    let cleaned = clean(path);
+    let slash = if cleaned == "/" { "" } else { "/" };
+    if path.ends_with("/.") {
+        format!("{cleaned}{slash}.")
+    } else if path.ends_with('/') {
+        format!("{cleaned}{slash}")
+    } else {
+        cleaned
+    }
+}
+
 /// Both parts with a slash between them, cleaned; empty parts do not count.
 pub(crate) fn join(first: &str, second: &str) -> String {
     match (first.is_empty(), second.is_empty()) {
