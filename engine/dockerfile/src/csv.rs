@@ -60,7 +60,10 @@ mod tests {
     #[test]
     fn fields_may_be_quoted() {
         assert_eq!(fields("a,b=c"), Ok(vec!["a".to_owned(), "b=c".to_owned()]));
-        assert_eq!(fields("\"a,\"\"b\"\"\",c,"), Ok(vec!["a,\"b\"".to_owned(), "c".to_owned(), String::new()]));
+        assert_eq!(
+            fields("\"a,\"\"b\"\"\",c,"),
+            Ok(vec!["a,\"b\"".to_owned(), "c".to_owned(), String::new()])
+        );
         assert_eq!(fields(""), Err(CsvError::Empty));
         assert_eq!(fields("a\"b"), Err(CsvError::BareQuote));
         assert_eq!(fields("\"a\"b"), Err(CsvError::Quote));

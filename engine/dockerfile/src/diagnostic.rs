@@ -90,7 +90,10 @@ impl Diagnostic {
     /// Adds a further place. To be in the excerpt it has to be added before [`Diagnostic::at`].
     #[must_use]
     pub fn relate(mut self, span: Span, text: impl Into<String>) -> Self {
-        self.related.push(Label { span, text: text.into() });
+        self.related.push(Label {
+            span,
+            text: text.into(),
+        });
         self
     }
 

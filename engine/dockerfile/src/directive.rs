@@ -65,12 +65,20 @@ pub fn detect(name: &str, text: &str) -> Option<Found> {
     }
     let object: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text).ok()?;
     let value = object.get(name)?.as_str()?;
-    Some(Found { value: value.to_owned(), text: value.to_owned(), line: 0 })
+    Some(Found {
+        value: value.to_owned(),
+        text: value.to_owned(),
+        line: 0,
+    })
 }
 
 fn found(text: &str, line: u32) -> Found {
     let value = text.split(' ').next().unwrap_or(text).to_owned();
-    Found { value, text: text.to_owned(), line }
+    Found {
+        value,
+        text: text.to_owned(),
+        line,
+    }
 }
 
 #[cfg(test)]

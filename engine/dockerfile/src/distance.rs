@@ -24,7 +24,8 @@ pub fn closest_ignoring_case<'a>(
 
 /// ` (did you mean X?)`, or nothing.
 pub fn suggestion(near: Option<&str>) -> String {
-    near.map(|near| format!(" (did you mean {near}?)")).unwrap_or_default()
+    near.map(|near| format!(" (did you mean {near}?)"))
+        .unwrap_or_default()
 }
 
 fn nearest<'a>(

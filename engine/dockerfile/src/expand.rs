@@ -38,7 +38,10 @@ impl Env for BTreeMap<String, String> {
 /// Pairs in order; the last one of a name counts.
 impl Env for [(String, String)] {
     fn get(&self, name: &str) -> Option<&str> {
-        self.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.iter()
+            .rev()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
     }
 }
 
@@ -114,40 +117,65 @@ pub struct ExpandError {
 impl Lexer {
     /// The usual mode: quotes and escapes are removed, unset variables are empty.
     pub const fn new(escape: char) -> Self {
-        Self { escape, raw_quotes: false, raw_escapes: false, skip_process_quotes: false, skip_unset_env: false }
+        Self {
+            escape,
+            raw_quotes: false,
+            raw_escapes: false,
+            skip_process_quotes: false,
+            skip_unset_env: false,
+        }
     }
 
     /// The mode for bodies of COPY and ADD heredocs: quotes are text, the escape is always a backslash.
     pub const fn heredoc() -> Self {
-        Self { skip_process_quotes: true, ..Self::new('\\') }
+        Self {
+            skip_process_quotes: true,
+            ..Self::new('\\')
+        }
     }
 
     /// The mode for names shown to people: only set variables are replaced.
     pub const fn display(escape: char) -> Self {
-        Self { raw_quotes: true, raw_escapes: true, skip_unset_env: true, ..Self::new(escape) }
+        Self {
+            raw_quotes: true,
+            raw_escapes: true,
+            skip_unset_env: true,
+            ..Self::new(escape)
+        }
     }
 
     /// Expands one word; blanks in it and in values are kept.
     pub fn process(&self, word: &str, env: &dyn Env) -> Result<Expansion, ExpandError> {
         let (text, _, scan) = self.run(word, env)?;
-        Ok(Expansion { text, matched: scan.matched, unmatched: scan.unmatched })
+        Ok(Expansion {
+            text,
+            matched: scan.matched,
+            unmatched: scan.unmatched,
+        })
     }
 
     /// Expands a word and splits the result at unquoted blanks (what `EXPOSE` does).
     pub fn process_words(&self, word: &str, env: &dyn Env) -> Result<Words, ExpandError> {
         let (_, words, scan) = self.run(word, env)?;
-        Ok(Words { words, matched: scan.matched, unmatched: scan.unmatched })
+        Ok(Words {
+            words,
+            matched: scan.matched,
+            unmatched: scan.unmatched,
+        })
     }
 
     fn run<'a>(
-        &self,
+        self,
         word: &str,
         env: &'a dyn Env,
     ) -> Result<(String, Vec<String>, scan::Scan<'a>), ExpandError> {
-        let mut scan = scan::Scan::new(*self, word, env);
+        let mut scan = scan::Scan::new(self, word, env);
         match scan.all() {
             Ok((text, words)) => Ok((text, words, scan)),
-            Err(reason) => Err(ExpandError { word: word.to_owned(), reason }),
+            Err(reason) => Err(ExpandError {
+                word: word.to_owned(),
+                reason,
+            }),
         }
     }
 }

@@ -33,7 +33,10 @@ pub(crate) enum Token {
 
 /// Reads a pattern.
 pub(crate) fn tokens(pattern: &str) -> Result<Vec<Token>, BadPattern> {
-    let bad = |reason| BadPattern { pattern: pattern.to_owned(), reason };
+    let bad = |reason| BadPattern {
+        pattern: pattern.to_owned(),
+        reason,
+    };
     let mut tokens = Vec::new();
     let mut chars = pattern.chars().peekable();
     while let Some(c) = chars.next() {
@@ -152,13 +155,19 @@ impl DeepPattern {
                 && ranges.iter().any(|(first, last)| first > last)
             {
                 let reason = "a range in `[…]` is upside down";
-                return Err(BadPattern { pattern: pattern.to_owned(), reason });
+                return Err(BadPattern {
+                    pattern: pattern.to_owned(),
+                    reason,
+                });
             }
         }
         let compiled = Compiled::new(pattern);
         match compiled.matches("") {
             Some(_) => Ok(Self { compiled }),
-            None => Err(BadPattern { pattern: pattern.to_owned(), reason: "it is too long" }),
+            None => Err(BadPattern {
+                pattern: pattern.to_owned(),
+                reason: "it is too long",
+            }),
         }
     }
 
@@ -204,7 +213,9 @@ mod tests {
         ] {
             assert_eq!(matches(pattern, name), Ok(want), "{pattern} {name}");
         }
-        for pattern in ["[]a]", "[-]", "[x-]", "[-x]", "\\", "[a-b-c]", "[", "[^", "[^bc", "a["] {
+        for pattern in [
+            "[]a]", "[-]", "[x-]", "[-x]", "\\", "[a-b-c]", "[", "[^", "[^bc", "a[",
+        ] {
             assert!(matches(pattern, "a").is_err(), "{pattern}");
         }
     }
@@ -212,7 +223,10 @@ mod tests {
     #[test]
     fn many_stars_do_not_take_long() {
         assert_eq!(matches(&"*a".repeat(2000), &"a".repeat(4000)), Ok(true));
-        assert_eq!(matches(&format!("{}b", "*a".repeat(2000)), &"a".repeat(4000)), Ok(false));
+        assert_eq!(
+            matches(&format!("{}b", "*a".repeat(2000)), &"a".repeat(4000)),
+            Ok(false)
+        );
     }
 
     #[test]

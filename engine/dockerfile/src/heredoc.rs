@@ -28,7 +28,9 @@ impl Env for Nothing {
 pub fn marker(word: &str) -> Result<Option<Marker>, ExpandError> {
     let digits = word.len() - word.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (fd, rest) = word.split_at(digits);
-    let Some(rest) = rest.strip_prefix("<<") else { return Ok(None) };
+    let Some(rest) = rest.strip_prefix("<<") else {
+        return Ok(None);
+    };
     let (chomp, rest) = match rest.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, rest),
@@ -37,8 +39,14 @@ pub fn marker(word: &str) -> Result<Option<Marker>, ExpandError> {
     if rest.is_empty() || rest.contains('<') {
         return Ok(None);
     }
-    let plain = Lexer { skip_unset_env: true, ..Lexer::new('\\') };
-    let quoted = Lexer { raw_quotes: true, ..plain };
+    let plain = Lexer {
+        skip_unset_env: true,
+        ..Lexer::new('\\')
+    };
+    let quoted = Lexer {
+        raw_quotes: true,
+        ..plain
+    };
     let words = plain.process_words(rest, &Nothing)?.words;
     let words_with_quotes = quoted.process_words(rest, &Nothing)?.words;
     let (Ok([name]), [with_quotes]) = (<[String; 1]>::try_from(words), words_with_quotes.as_slice()) else {
@@ -46,7 +54,12 @@ pub fn marker(word: &str) -> Result<Option<Marker>, ExpandError> {
     };
     // The word is quoted if taking it with and without its quotes makes a difference in quotes.
     let expand = quotes(&name) == quotes(with_quotes);
-    Ok(Some(Marker { name, fd: fd.parse().unwrap_or(0), expand, chomp }))
+    Ok(Some(Marker {
+        name,
+        fd: fd.parse().unwrap_or(0),
+        expand,
+        chomp,
+    }))
 }
 
 fn quotes(text: &str) -> usize {
@@ -55,8 +68,16 @@ fn quotes(text: &str) -> usize {
 
 /// All heredocs that a line opens, in order. A line with unbalanced quotes opens none.
 pub(crate) fn markers(line: &str) -> Result<Vec<Marker>, ExpandError> {
-    let lexer = Lexer { raw_quotes: true, raw_escapes: true, skip_unset_env: true, ..Lexer::new('\\') };
-    let words = lexer.process_words(line, &Nothing).map(|words| words.words).unwrap_or_default();
+    let lexer = Lexer {
+        raw_quotes: true,
+        raw_escapes: true,
+        skip_unset_env: true,
+        ..Lexer::new('\\')
+    };
+    let words = lexer
+        .process_words(line, &Nothing)
+        .map(|words| words.words)
+        .unwrap_or_default();
     let mut found = Vec::new();
     for word in words {
         found.extend(marker(&word)?);
@@ -66,7 +87,9 @@ pub(crate) fn markers(line: &str) -> Result<Vec<Marker>, ExpandError> {
 
 /// A body with the leading tabs of each line removed.
 pub fn chomp(body: &str) -> String {
-    body.split_inclusive('\n').map(|line| line.trim_start_matches('\t')).collect()
+    body.split_inclusive('\n')
+        .map(|line| line.trim_start_matches('\t'))
+        .collect()
 }
 
 #[cfg(test)]

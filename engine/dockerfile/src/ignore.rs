@@ -56,11 +56,18 @@ pub fn read(text: &[u8]) -> Vec<IgnoreLine> {
             Some(rest) => ("!", rest.trim()),
             None => ("", line),
         };
-        let mut path = if path.is_empty() { String::new() } else { paths::clean(path) };
+        let mut path = if path.is_empty() {
+            String::new()
+        } else {
+            paths::clean(path)
+        };
         if path.len() > 1 && path.starts_with('/') {
             path.remove(0);
         }
-        lines.push(IgnoreLine { pattern: format!("{sign}{path}"), line: index as u32 + 1 });
+        lines.push(IgnoreLine {
+            pattern: format!("{sign}{path}"),
+            line: index as u32 + 1,
+        });
     }
     lines
 }
@@ -114,10 +121,17 @@ impl Matcher {
                 None => (false, cleaned.as_str()),
             };
             if crate::glob::tokens(path).is_err() {
-                return Err(PatternError::Syntax { pattern: text.to_owned() });
+                return Err(PatternError::Syntax {
+                    pattern: text.to_owned(),
+                });
             }
             let compiled = Compiled::new(path);
-            entries.push(Entry { text: text.to_owned(), index, includes, compiled });
+            entries.push(Entry {
+                text: text.to_owned(),
+                index,
+                includes,
+                compiled,
+            });
         }
         Ok(Self { patterns: entries })
     }
@@ -144,12 +158,14 @@ impl Matcher {
         if path == "." {
             return Ok(None);
         }
-        self.decide(&path, &ParentState::default(), &mut |_, _| {}).map(|(_, pattern)| pattern)
+        self.decide(&path, &ParentState::default(), &mut |_, _| {})
+            .map(|(_, pattern)| pattern)
     }
 
     /// Whether the patterns exclude all that a context holds, as far as a name that is not known can tell.
     pub fn matches_everything(&self) -> Result<bool, PatternError> {
-        self.decide("", &ParentState::default(), &mut |_, _| {}).map(|(excluded, _)| excluded)
+        self.decide("", &ParentState::default(), &mut |_, _| {})
+            .map(|(excluded, _)| excluded)
     }
 
     /// As [`Matcher::matches`], for a walk: `parent` is the state that the path's directory returned (the default one
@@ -161,12 +177,17 @@ impl Matcher {
     pub fn matches_with_parents(&self, path: &str, parent: &ParentState) -> Result<Verdict, PatternError> {
         let mut matched = vec![false; self.patterns.len()].into_boxed_slice();
         let (excluded, pattern) = self.decide(path, parent, &mut |index, value| matched[index] = value)?;
-        Ok(Verdict { excluded, pattern, state: ParentState { matched } })
+        Ok(Verdict {
+            excluded,
+            pattern,
+            state: ParentState { matched },
+        })
     }
 
     /// As [`Matcher::matches_with_parents`], for what is not a directory.
     pub fn excludes_file(&self, path: &str, parent: &ParentState) -> Result<bool, PatternError> {
-        self.decide(path, parent, &mut |_, _| {}).map(|(excluded, _)| excluded)
+        self.decide(path, parent, &mut |_, _| {})
+            .map(|(excluded, _)| excluded)
     }
 
     fn decide(
@@ -185,7 +206,9 @@ impl Matcher {
                     continue;
                 }
                 let matches = |path: &str| {
-                    let error = || PatternError::Syntax { pattern: entry.text.clone() };
+                    let error = || PatternError::Syntax {
+                        pattern: entry.text.clone(),
+                    };
                     entry.compiled.matches(path).ok_or_else(error)
                 };
                 matched = matches(path)?;
@@ -209,15 +232,22 @@ impl Matcher {
 
     /// Whether an excluded directory may hold something that a `!` pattern takes back in; if not, the walk may skip it.
     pub fn might_include_below(&self, dir: &str) -> bool {
-        self.patterns.iter().any(|entry| entry.includes && entry.compiled.may_match_below(dir))
+        self.patterns
+            .iter()
+            .any(|entry| entry.includes && entry.compiled.may_match_below(dir))
     }
 
     /// The pattern at an index that [`Verdict::pattern`] or [`Matcher::explain`] gave.
     pub fn pattern(&self, index: usize) -> Option<&str> {
-        self.patterns.iter().find(|entry| entry.index == index).map(|entry| entry.text.as_str())
+        self.patterns
+            .iter()
+            .find(|entry| entry.index == index)
+            .map(|entry| entry.text.as_str())
     }
 
     fn includes(&self, index: usize) -> bool {
-        self.patterns.iter().any(|entry| entry.index == index && entry.includes)
+        self.patterns
+            .iter()
+            .any(|entry| entry.index == index && entry.includes)
     }
 }

@@ -15,6 +15,9 @@
 //! stay as written; planning expands them with the environment of their stage. Behaviour follows BuildKit v0.34.2
 //! (`docker/dockerfile` 1.20), checked against data recorded from it (`tests/data/`).
 
+// A diagnostic is made once per mistake, not in a loop; a box around each would only be in the way.
+#![allow(clippy::result_large_err)]
+
 pub mod ast;
 mod csv;
 pub mod diagnostic;

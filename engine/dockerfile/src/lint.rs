@@ -127,7 +127,9 @@ impl Rule {
             Self::RedundantTargetPlatform => "The target platform is what FROM takes anyway.",
             Self::SecretsUsedInArgOrEnv => "ARG and ENV values can be read by everyone who has the image.",
             Self::InvalidDefaultArgInFrom => "Without a build argument the base image has no valid name.",
-            Self::FromPlatformFlagConstDisallowed => "A fixed platform keeps the file from building for others.",
+            Self::FromPlatformFlagConstDisallowed => {
+                "A fixed platform keeps the file from building for others."
+            }
             Self::CopyIgnoredFile => "A file that .dockerignore excludes cannot be copied.",
             Self::InvalidDefinitionDescription => {
                 "A comment above FROM or ARG is its description when it begins with its name."
@@ -184,7 +186,13 @@ pub struct Warning {
 
 impl Warning {
     fn new(rule: Rule, span: Span, detail: String) -> Self {
-        Self { rule, line: span.first_line, span, detail, url: rule.url() }
+        Self {
+            rule,
+            line: span.first_line,
+            span,
+            detail,
+            url: rule.url(),
+        }
     }
 
     /// As a diagnostic, with the lines of the source.
@@ -206,10 +214,9 @@ pub fn violation(config: &LintConfig, warnings: &[Warning]) -> Option<Diagnostic
         warnings.iter().map(|warning| warning.rule.name()).collect();
     let rules: Vec<&str> = rules.into_iter().collect();
     let message = format!("lint violation found for rules: {}", rules.join(", "));
-    Some(
-        Diagnostic::error("lint", message)
-            .advise("correct the warnings, or skip a check with a comment `# check=skip=Rule` above its instruction"),
-    )
+    Some(Diagnostic::error("lint", message).advise(
+        "correct the warnings, or skip a check with a comment `# check=skip=Rule` above its instruction",
+    ))
 }
 
 /// Runs the checks that need only the file and look at all of it.

@@ -80,8 +80,25 @@ pub type Expander<'a> = dyn FnMut(&str) -> Result<String, ExpandError> + 'a;
 
 /// The keys that a mount may have, for suggestions.
 const KEYS: [&str; 19] = [
-    "type", "from", "source", "target", "readonly", "id", "sharing", "required", "size", "mode", "uid", "gid", "env",
-    "src", "dst", "destination", "ro", "rw", "readwrite",
+    "type",
+    "from",
+    "source",
+    "target",
+    "readonly",
+    "id",
+    "sharing",
+    "required",
+    "size",
+    "mode",
+    "uid",
+    "gid",
+    "env",
+    "src",
+    "dst",
+    "destination",
+    "ro",
+    "rw",
+    "readwrite",
 ];
 
 /// Looks at a mount before variables are known: only its form and `from`, which may not hold any.
@@ -124,9 +141,15 @@ pub fn parse(value: &str, expand: &mut Expander<'_>) -> Result<Mount, MountError
             match field.to_lowercase().as_str() {
                 "readonly" | "ro" => readonly = Some(true),
                 "readwrite" | "rw" => readonly = Some(false),
-                "required" if matches!(mount.kind, MountKind::Secret | MountKind::Ssh) => mount.required = true,
+                "required" if matches!(mount.kind, MountKind::Secret | MountKind::Ssh) => {
+                    mount.required = true
+                }
                 key @ "required" => return Err(unexpected(key, mount.kind)),
-                _ => return Err(invalid(format!("invalid field '{field}' must be a key=value pair"))),
+                _ => {
+                    return Err(invalid(format!(
+                        "invalid field '{field}' must be a key=value pair"
+                    )));
+                }
             }
             continue;
         };
@@ -136,7 +159,12 @@ pub fn parse(value: &str, expand: &mut Expander<'_>) -> Result<Mount, MountError
     }
     validate(&mount)?;
     // Empty is the same as not written, but has to count as written above.
-    for text in [&mut mount.from, &mut mount.source, &mut mount.target, &mut mount.id] {
+    for text in [
+        &mut mount.from,
+        &mut mount.source,
+        &mut mount.target,
+        &mut mount.id,
+    ] {
         *text = text.take().filter(|text| !text.is_empty());
     }
     mount.readonly = readonly.unwrap_or(!matches!(mount.kind, MountKind::Cache | MountKind::Tmpfs));
@@ -185,9 +213,11 @@ fn option(
 fn validate(mount: &Mount) -> Result<(), MountError> {
     let kind = mount.kind;
     if matches!(kind, MountKind::Bind | MountKind::Tmpfs) {
-        for (key, set) in
-            [("mode", mount.mode.is_some()), ("uid", mount.uid.is_some()), ("gid", mount.gid.is_some())]
-        {
+        for (key, set) in [
+            ("mode", mount.mode.is_some()),
+            ("uid", mount.uid.is_some()),
+            ("gid", mount.gid.is_some()),
+        ] {
             if set {
                 return Err(invalid(format!("{key} not allowed for \"{kind}\" type mounts")));
             }
@@ -219,13 +249,21 @@ fn fields(value: &str) -> Result<Vec<String>, MountError> {
 }
 
 fn kind(value: &str) -> Result<MountKind, MountError> {
-    const KINDS: [MountKind; 5] =
-        [MountKind::Bind, MountKind::Cache, MountKind::Secret, MountKind::Ssh, MountKind::Tmpfs];
+    const KINDS: [MountKind; 5] = [
+        MountKind::Bind,
+        MountKind::Cache,
+        MountKind::Secret,
+        MountKind::Ssh,
+        MountKind::Tmpfs,
+    ];
     let wanted = value.to_lowercase();
-    KINDS.into_iter().find(|kind| kind.name() == wanted).ok_or_else(|| {
-        let near = distance::suggestion(distance::closest(value, KINDS.map(MountKind::name)));
-        invalid(format!("unsupported mount type {value:?}{near}"))
-    })
+    KINDS
+        .into_iter()
+        .find(|kind| kind.name() == wanted)
+        .ok_or_else(|| {
+            let near = distance::suggestion(distance::closest(value, KINDS.map(MountKind::name)));
+            invalid(format!("unsupported mount type {value:?}{near}"))
+        })
 }
 
 fn sharing(value: &str) -> Result<Sharing, MountError> {

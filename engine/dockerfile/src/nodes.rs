@@ -18,6 +18,10 @@ mod words;
 /// The longest line that is read, in bytes with its line end; BuildKit's bound.
 pub const MAX_LINE: usize = 64 * 1024;
 
+/// The most instructions that are read, so that a file of a few megabytes cannot take hundreds of megabytes of memory.
+/// An image cannot have so many layers, by far.
+pub const MAX_INSTRUCTIONS: usize = 50_000;
+
 /// After so many errors the rest is most likely noise.
 pub(crate) const MAX_ERRORS: usize = 50;
 
@@ -104,15 +108,21 @@ pub fn scan(name: &str, text: &str) -> Nodes {
         next: 1,
         directives: Some(Vec::new()),
         comments: Vec::new(),
-        out: Nodes { escape: '\\', nodes: Vec::new(), empty_continuations: Vec::new(), errors: Vec::new() },
+        out: Nodes {
+            escape: '\\',
+            nodes: Vec::new(),
+            empty_continuations: Vec::new(),
+            errors: Vec::new(),
+        },
     };
     // An error that ends the scan has put itself into `errors`.
     let _ = scanner.run();
     let mut out = scanner.out;
     if out.nodes.is_empty() && out.errors.is_empty() {
-        let message = match text.trim_start_matches('\u{feff}').is_empty() {
-            true => "the Dockerfile cannot be empty: file with no instructions",
-            false => "file with no instructions",
+        let message = if text.trim_start_matches('\u{feff}').is_empty() {
+            "the Dockerfile cannot be empty: file with no instructions"
+        } else {
+            "file with no instructions"
         };
         let last = source.line(source.line_count()).map_or(0, |line| line.start);
         out.errors.push(
@@ -146,9 +156,13 @@ impl<'a> Scanner<'a> {
             let text = raw.trim_end_matches(['\r', '\n']);
             let trimmed = text.trim_start();
             let offset = start + text.len() - trimmed.len();
-            if trimmed.starts_with('#') {
-                let comment = text.chars().next().map_or("", |first| &text[first.len_utf8()..]).trim();
-                if self.directive(line, &trimmed[1..])? {
+            if let Some(rest) = trimmed.strip_prefix('#') {
+                let comment = text
+                    .chars()
+                    .next()
+                    .map_or("", |first| &text[first.len_utf8()..])
+                    .trim();
+                if self.directive(line, rest)? {
                     continue;
                 }
                 if comment.is_empty() {
@@ -190,10 +204,15 @@ impl<'a> Scanner<'a> {
 
     /// The next line, if it is not too long to be one.
     fn line(&mut self) -> Result<Option<Line<'a>>, Stop> {
-        let Some(line) = self.source.line(self.next) else { return Ok(None) };
+        let Some(line) = self.source.line(self.next) else {
+            return Ok(None);
+        };
         self.next += 1;
         if line.raw.len() > MAX_LINE {
-            let message = format!("dockerfile line greater than max allowed size of {}", MAX_LINE - 1);
+            let message = format!(
+                "dockerfile line greater than max allowed size of {}",
+                MAX_LINE - 1
+            );
             let span = self.source.span(line.start, line.start + line.raw.len());
             self.error(
                 Diagnostic::error("line-too-long", message)
@@ -207,12 +226,18 @@ impl<'a> Scanner<'a> {
 
     fn error(&mut self, error: Diagnostic) -> Result<(), Stop> {
         self.out.errors.push(error);
-        if self.out.errors.len() < MAX_ERRORS { Ok(()) } else { Err(Stop) }
+        if self.out.errors.len() < MAX_ERRORS {
+            Ok(())
+        } else {
+            Err(Stop)
+        }
     }
 
     /// Reads a comment as a directive; whether it was one.
     fn directive(&mut self, line: Line<'_>, comment: &str) -> Result<bool, Stop> {
-        let Some(seen) = &mut self.directives else { return Ok(false) };
+        let Some(seen) = &mut self.directives else {
+            return Ok(false);
+        };
         let Some(entry) = directive::entry(comment) else {
             self.directives = None;
             return Ok(false);
@@ -220,7 +245,10 @@ impl<'a> Scanner<'a> {
         let problem = if seen.contains(&entry.name) {
             Some(format!("only one {} parser directive can be used", entry.name))
         } else if entry.name == "escape" && !matches!(entry.value, "\\" | "`") {
-            Some(format!("invalid escape token '{}' does not match ` or \\", entry.value))
+            Some(format!(
+                "invalid escape token '{}' does not match ` or \\",
+                entry.value
+            ))
         } else {
             None
         };
@@ -244,6 +272,16 @@ impl<'a> Scanner<'a> {
         empty_line: bool,
     ) -> Result<(), Stop> {
         let comments = std::mem::take(&mut self.comments);
+        if self.out.nodes.len() >= MAX_INSTRUCTIONS {
+            let message = format!("the file has more than {MAX_INSTRUCTIONS} instructions");
+            let span = self.source.span(first.start, first.start + first.text().len());
+            self.error(Diagnostic::error("too-many-instructions", message).at(
+                self.name,
+                self.source.text,
+                span,
+            ))?;
+            return Err(Stop);
+        }
         let mut span = joined.span(self.source, 0, joined.text.trim_end().len());
         span.first_line = first.number;
         span.last_line = last.number;
@@ -251,7 +289,12 @@ impl<'a> Scanner<'a> {
         if empty_line {
             self.out.empty_continuations.push(span);
         }
-        let cutter = args::Cutter { source: self.source, joined, escape: self.out.escape, span };
+        let cutter = args::Cutter {
+            source: self.source,
+            joined,
+            escape: self.out.escape,
+            span,
+        };
         let mut node = match cutter.node(Slice::new(&joined.text), 0) {
             Ok(node) => node,
             Err(problem) => return self.error(problem.at(self.name, self.source.text, span)),
@@ -278,16 +321,39 @@ impl<'a> Scanner<'a> {
     /// Reads a heredoc's body up to the line that ends it.
     fn body(&mut self, marker: heredoc::Marker, opened: Span) -> Result<Heredoc, Stop> {
         let first = self.next;
-        let start = self.source.line(first).map_or(self.source.text.len(), |line| line.start);
+        let start = self
+            .source
+            .line(first)
+            .map_or(self.source.text.len(), |line| line.start);
         let mut content = String::new();
         while let Some(line) = self.line()? {
             let text = line.text();
-            let end = if marker.chomp { text.trim_start_matches('\t') } else { text };
+            let end = if marker.chomp {
+                text.trim_start_matches('\t')
+            } else {
+                text
+            };
             if end == marker.name {
-                let span =
-                    Span { first_line: first, last_line: line.number, start, end: line.start + text.len() };
-                let heredoc::Marker { name, fd, expand, chomp } = marker;
-                return Ok(Heredoc { name, content, fd, expand, chomp, span });
+                let span = Span {
+                    first_line: first,
+                    last_line: line.number,
+                    start,
+                    end: line.start + text.len(),
+                };
+                let heredoc::Marker {
+                    name,
+                    fd,
+                    expand,
+                    chomp,
+                } = marker;
+                return Ok(Heredoc {
+                    name,
+                    content,
+                    fd,
+                    expand,
+                    chomp,
+                    span,
+                });
             }
             content.push_str(line.raw);
         }
@@ -308,7 +374,11 @@ impl<'a> Scanner<'a> {
 
 /// The length of a byte order mark at the start.
 fn bom(text: &str) -> usize {
-    if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 }
+    if text.starts_with('\u{feff}') {
+        '\u{feff}'.len_utf8()
+    } else {
+        0
+    }
 }
 
 /// Cuts an escape character at the end of a line off; whether there was one. An escaped escape character is text.
@@ -353,12 +423,15 @@ fn flatten(args: &Args) -> Vec<String> {
                 None => declaration.name.text.clone(),
             })
             .collect(),
-        Args::Pairs(pairs) => {
-            pairs.iter().flat_map(|pair| [pair.key.text.clone(), pair.value.text.clone()]).collect()
-        }
-        Args::Health { kind, command } => {
-            std::iter::once(kind.text.clone()).chain(flatten(command)).collect()
-        }
-        Args::Sub(node) => std::iter::once(node.keyword.text.clone()).chain(node.flat_args()).collect(),
+        Args::Pairs(pairs) => pairs
+            .iter()
+            .flat_map(|pair| [pair.key.text.clone(), pair.value.text.clone()])
+            .collect(),
+        Args::Health { kind, command } => std::iter::once(kind.text.clone())
+            .chain(flatten(command))
+            .collect(),
+        Args::Sub(node) => std::iter::once(node.keyword.text.clone())
+            .chain(node.flat_args())
+            .collect(),
     }
 }

@@ -23,15 +23,35 @@ pub const MAX_FILE: usize = 4 << 20;
 
 /// The keywords, for suggestions.
 pub const KEYWORDS: [&str; 18] = [
-    "ADD", "ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "LABEL", "MAINTAINER", "ONBUILD",
-    "RUN", "SHELL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR",
+    "ADD",
+    "ARG",
+    "CMD",
+    "COPY",
+    "ENTRYPOINT",
+    "ENV",
+    "EXPOSE",
+    "FROM",
+    "HEALTHCHECK",
+    "LABEL",
+    "MAINTAINER",
+    "ONBUILD",
+    "RUN",
+    "SHELL",
+    "STOPSIGNAL",
+    "USER",
+    "VOLUME",
+    "WORKDIR",
 ];
 
 /// Reads a Dockerfile. `name` is used in messages. On failure all errors that could be told apart are returned in the
 /// order of the file, at least one.
 pub fn parse(name: &str, text: &str) -> Result<Dockerfile, Vec<Diagnostic>> {
     let (dockerfile, errors) = parse_lenient(name, text);
-    if errors.is_empty() { Ok(dockerfile) } else { Err(errors) }
+    if errors.is_empty() {
+        Ok(dockerfile)
+    } else {
+        Err(errors)
+    }
 }
 
 /// As [`parse`], with what could be read in spite of errors; for checks and editors.
@@ -52,9 +72,10 @@ pub fn parse_lenient(name: &str, text: &str) -> (Dockerfile, Vec<Diagnostic>) {
     for node in scanned.nodes {
         let is_from = node.name() == "FROM";
         let span = node.span;
-        let outcome = match is_from {
-            true => simple::stage(node, dockerfile.stages.len()).map(Parsed::Stage),
-            false => instruction(node).map(Parsed::Instruction),
+        let outcome = if is_from {
+            simple::stage(node, dockerfile.stages.len()).map(Parsed::Stage)
+        } else {
+            instruction(node).map(Parsed::Instruction)
         };
         match outcome {
             Ok(Parsed::Stage(stage)) => {
@@ -80,6 +101,10 @@ pub fn parse_lenient(name: &str, text: &str) -> (Dockerfile, Vec<Diagnostic>) {
             Err(error) => {
                 bad_from |= is_from;
                 errors.push(error.at(name, text, span));
+                // Cutting excerpts takes time, which a file full of mistakes is not worth.
+                if errors.len() >= nodes::MAX_ERRORS {
+                    break;
+                }
             }
         }
     }
@@ -102,9 +127,8 @@ pub fn parse_onbuild(image: &str, expression: &str) -> Result<Instruction, Vec<D
         return Err(scanned.errors);
     }
     let whole = Source::new(expression).span(0, expression.len());
-    let single = |message: &str| {
-        vec![Diagnostic::error("onbuild", message).at(name.as_str(), expression, whole)]
-    };
+    let single =
+        |message: &str| vec![Diagnostic::error("onbuild", message).at(name.as_str(), expression, whole)];
     let [node] = <[Node; 1]>::try_from(scanned.nodes)
         .map_err(|_| single("onbuild trigger should be a single expression"))?;
     if node.name() == "FROM" {
@@ -124,8 +148,12 @@ fn directives(text: &str) -> Vec<Directive> {
     let source = Source::new(text);
     let mut found = Vec::new();
     for name in ["syntax", "escape", "check"] {
-        let Some(directive) = directive::detect(name, text) else { continue };
-        let Some(line) = source.line(directive.line) else { continue };
+        let Some(directive) = directive::detect(name, text) else {
+            continue;
+        };
+        let Some(line) = source.line(directive.line) else {
+            continue;
+        };
         let span = source.span(line.start, line.start + line.text().len());
         found.push(Directive {
             name: name.to_owned(),
@@ -173,8 +201,12 @@ fn unknown_instruction(node: &Node) -> Diagnostic {
     let keyword = &node.keyword.text;
     let near = distance::closest_ignoring_case(keyword, KEYWORDS);
     let near = distance::suggestion(near.as_deref());
-    error("unknown-instruction", format!("unknown instruction: {keyword}{near}"), node.keyword.span)
-        .advise("if this is a part of the line above, end that line with the escape character")
+    error(
+        "unknown-instruction",
+        format!("unknown instruction: {keyword}{near}"),
+        node.keyword.span,
+    )
+    .advise("if this is a part of the line above, end that line with the escape character")
 }
 
 /// An error at a part of an instruction.
@@ -194,7 +226,10 @@ fn words(args: &Args) -> Vec<crate::ast::Word> {
         Args::Text(word) => vec![word.clone()],
         Args::Json { strings, span } => strings
             .iter()
-            .map(|text| crate::ast::Word { text: text.clone(), span: *span })
+            .map(|text| crate::ast::Word {
+                text: text.clone(),
+                span: *span,
+            })
             .collect(),
         _ => Vec::new(),
     }

@@ -49,7 +49,12 @@ impl<'a> Spec<'a> {
         let (address, host) = front.rsplit_once(':').unwrap_or(("", front));
         let (container, protocol) = last.split_once('/').unwrap_or((last, ""));
         let protocol = if protocol.is_empty() { "tcp" } else { protocol };
-        Self { address, host, container, protocol }
+        Self {
+            address,
+            host,
+            container,
+            protocol,
+        }
     }
 
     /// Whether there is more than the container's port.
@@ -60,8 +65,16 @@ impl<'a> Spec<'a> {
 
 /// Reads one word: a port or a range, with an optional protocol; host parts are accepted and dropped.
 pub fn parse(word: &str) -> Result<Vec<Port>, PortError> {
-    let fail = |reason: String| PortError { spec: word.to_owned(), reason };
-    let Spec { address, host, container, protocol } = Spec::split(word);
+    let fail = |reason: String| PortError {
+        spec: word.to_owned(),
+        reason,
+    };
+    let Spec {
+        address,
+        host,
+        container,
+        protocol,
+    } = Spec::split(word);
     if container.is_empty() {
         return Err(fail("no port specified".to_owned()));
     }
@@ -69,24 +82,36 @@ pub fn parse(word: &str) -> Result<Vec<Port>, PortError> {
     if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
         return Err(fail(format!("invalid proto: {protocol}")));
     }
-    let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
+    let bare = address
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(address);
     if !bare.is_empty() && bare.parse::<IpAddr>().is_err() {
         return Err(fail(format!("invalid IP address: {address}")));
     }
-    let (first, last) = range(container).ok_or_else(|| fail(format!("invalid containerPort: {container}")))?;
+    let (first, last) =
+        range(container).ok_or_else(|| fail(format!("invalid containerPort: {container}")))?;
     if !host.is_empty() {
         let (host_first, host_last) = range(host).ok_or_else(|| fail(format!("invalid hostPort: {host}")))?;
         if first != last && last - first != host_last - host_first {
-            let reason = format!("invalid ranges specified for container and host Ports: {container} and {host}");
+            let reason =
+                format!("invalid ranges specified for container and host Ports: {container} and {host}");
             return Err(fail(reason));
         }
     }
-    Ok((first..=last).map(|number| Port { number, protocol: protocol.clone() }).collect())
+    Ok((first..=last)
+        .map(|number| Port {
+            number,
+            protocol: protocol.clone(),
+        })
+        .collect())
 }
 
 fn range(text: &str) -> Option<(u16, u16)> {
     let number = |text: &str| -> Option<u16> {
-        text.bytes().all(|digit| digit.is_ascii_digit()).then(|| text.parse().ok())?
+        text.bytes()
+            .all(|digit| digit.is_ascii_digit())
+            .then(|| text.parse().ok())?
     };
     let (first, last) = match text.split_once('-') {
         Some((first, last)) => (number(first)?, number(last)?),
@@ -129,7 +154,17 @@ mod tests {
 
     #[test]
     fn an_error_names_the_part() {
-        assert!(parse("abc").unwrap_err().to_string().contains("invalid containerPort: abc"));
-        assert!(parse("80/foo").unwrap_err().to_string().contains("invalid proto: foo"));
+        assert!(
+            parse("abc")
+                .unwrap_err()
+                .to_string()
+                .contains("invalid containerPort: abc")
+        );
+        assert!(
+            parse("80/foo")
+                .unwrap_err()
+                .to_string()
+                .contains("invalid proto: foo")
+        );
     }
 }

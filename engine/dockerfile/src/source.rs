@@ -46,7 +46,11 @@ impl<'a> Source<'a> {
         let index = (number as usize).checked_sub(1)?;
         let start = *self.starts.get(index)?;
         let end = self.starts.get(index + 1).copied().unwrap_or(self.text.len());
-        Some(Line { number, start, raw: &self.text[start..end] })
+        Some(Line {
+            number,
+            start,
+            raw: &self.text[start..end],
+        })
     }
 
     /// The number of the line that holds a byte.
@@ -94,7 +98,11 @@ impl Joined {
     pub(crate) fn span(&self, source: &Source<'_>, start: usize, end: usize) -> Span {
         if end <= start {
             // An empty range at the end of a piece belongs to that piece, not to the next line.
-            let offset = if start == 0 { self.offset(0) } else { self.offset(start - 1) + 1 };
+            let offset = if start == 0 {
+                self.offset(0)
+            } else {
+                self.offset(start - 1) + 1
+            };
             return source.span(offset, offset);
         }
         source.span(self.offset(start), self.offset(end - 1) + 1)
@@ -114,11 +122,17 @@ impl<'a> Slice<'a> {
     }
 
     pub(crate) fn from(self, start: usize) -> Self {
-        Self { text: &self.text[start..], at: self.at + start }
+        Self {
+            text: &self.text[start..],
+            at: self.at + start,
+        }
     }
 
     pub(crate) fn to(self, end: usize) -> Self {
-        Self { text: &self.text[..end], at: self.at }
+        Self {
+            text: &self.text[..end],
+            at: self.at,
+        }
     }
 
     pub(crate) fn trim(self) -> Self {

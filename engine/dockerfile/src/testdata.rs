@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use serde::de::DeserializeOwned;
 
 pub(crate) fn path(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data")
+        .join(name)
 }
 
 pub(crate) fn text(name: &str) -> String {

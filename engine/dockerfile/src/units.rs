@@ -15,13 +15,17 @@ pub(crate) fn duration(text: &str) -> Result<i64, String> {
     }
     let mut total: i128 = 0;
     while !rest.is_empty() {
-        let end = rest.find(|c: char| c != '.' && !c.is_ascii_digit()).unwrap_or(rest.len());
+        let end = rest
+            .find(|c: char| c != '.' && !c.is_ascii_digit())
+            .unwrap_or(rest.len());
         let (number, after) = rest.split_at(end);
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
         if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') {
             return Err(invalid());
         }
-        let end = after.find(|c: char| c == '.' || c.is_ascii_digit()).unwrap_or(after.len());
+        let end = after
+            .find(|c: char| c == '.' || c.is_ascii_digit())
+            .unwrap_or(after.len());
         let (unit, after) = after.split_at(end);
         let scale: i128 = match unit {
             "" => return Err(format!("time: missing unit in duration {text:?}")),
@@ -33,8 +37,15 @@ pub(crate) fn duration(text: &str) -> Result<i64, String> {
             "h" => 3_600_000_000_000,
             _ => return Err(format!("time: unknown unit {unit:?} in duration {text:?}")),
         };
-        let whole: i128 = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| invalid())? };
-        total = whole.checked_mul(scale).and_then(|part| total.checked_add(part)).ok_or_else(invalid)?;
+        let whole: i128 = if whole.is_empty() {
+            0
+        } else {
+            whole.parse().map_err(|_| invalid())?
+        };
+        total = whole
+            .checked_mul(scale)
+            .and_then(|part| total.checked_add(part))
+            .ok_or_else(invalid)?;
         // What does not fit into 18 digits is less than a nanosecond of any unit.
         let fraction = &fraction[..fraction.len().min(18)];
         if !fraction.is_empty() {
@@ -60,7 +71,10 @@ pub(crate) fn boolean(text: &str) -> Option<bool> {
 pub(crate) fn memory(text: &str) -> Option<i64> {
     let end = text.rfind(|c: char| c.is_ascii_digit() || c == '.')? + 1;
     let number: f64 = text[..end].parse().ok()?;
-    let unit = text[end..].strip_prefix(' ').unwrap_or(&text[end..]).to_ascii_lowercase();
+    let unit = text[end..]
+        .strip_prefix(' ')
+        .unwrap_or(&text[end..])
+        .to_ascii_lowercase();
     let (letter, rest) = match unit.chars().next() {
         None => return in_range(number),
         Some(letter) => (letter, &unit[letter.len_utf8()..]),
@@ -91,8 +105,14 @@ mod tests {
         assert_eq!(duration("0"), Ok(0));
         assert_eq!(duration("-1.5ms"), Ok(-1_500_000));
         assert_eq!(duration(".5s"), Ok(500_000_000));
-        assert_eq!(duration("5"), Err("time: missing unit in duration \"5\"".to_owned()));
-        assert_eq!(duration("5d"), Err("time: unknown unit \"d\" in duration \"5d\"".to_owned()));
+        assert_eq!(
+            duration("5"),
+            Err("time: missing unit in duration \"5\"".to_owned())
+        );
+        assert_eq!(
+            duration("5d"),
+            Err("time: unknown unit \"d\" in duration \"5d\"".to_owned())
+        );
         for bad in ["", "s", ".s", "x", "1.1.1s", "99999999999999h", "-"] {
             assert!(duration(bad).is_err(), "{bad}");
         }

@@ -19,7 +19,10 @@ pub(super) fn cut(source: &str, span: Span, focus: Option<Span>, related: &[Labe
     let mut numbers: BTreeSet<u32> = BTreeSet::new();
     numbers.extend(span.first_line.saturating_sub(1)..=span.last_line.min(span.first_line + HEAD - 1));
     numbers.insert(span.last_line);
-    for place in focus.into_iter().chain(related.iter().take(4).map(|label| label.span)) {
+    for place in focus
+        .into_iter()
+        .chain(related.iter().take(4).map(|label| label.span))
+    {
         numbers.extend(place.first_line..=place.last_line.min(place.first_line + 1));
     }
     numbers
@@ -37,11 +40,25 @@ pub(super) fn cut(source: &str, span: Span, focus: Option<Span>, related: &[Labe
 fn window(number: u32, offset: usize, text: &str, at: usize) -> ExcerptLine {
     let length = text.chars().count();
     if length <= WIDTH {
-        return ExcerptLine { number, offset, cut: 0, text: text.to_owned() };
+        return ExcerptLine {
+            number,
+            offset,
+            cut: 0,
+            text: text.to_owned(),
+        };
     }
     let before = text.char_indices().take_while(|(byte, _)| *byte < at).count();
-    let cut = if before + LEAD < WIDTH { 0 } else { before.saturating_sub(LEAD).min(length - WIDTH) };
+    let cut = if before + LEAD < WIDTH {
+        0
+    } else {
+        before.saturating_sub(LEAD).min(length - WIDTH)
+    };
     let start = text.char_indices().nth(cut).map_or(text.len(), |(byte, _)| byte);
     let text: String = text[start..].chars().take(WIDTH).collect();
-    ExcerptLine { number, offset: offset + start, cut, text }
+    ExcerptLine {
+        number,
+        offset: offset + start,
+        cut,
+        text,
+    }
 }

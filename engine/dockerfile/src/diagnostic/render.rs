@@ -16,7 +16,12 @@ pub(super) fn render(diagnostic: &Diagnostic) -> String {
 
 fn write_all(out: &mut String, diagnostic: &Diagnostic) -> std::fmt::Result {
     let message = visible(&diagnostic.message);
-    writeln!(out, "{}[{}]: {message}", diagnostic.severity.name(), diagnostic.code)?;
+    writeln!(
+        out,
+        "{}[{}]: {message}",
+        diagnostic.severity.name(),
+        diagnostic.code
+    )?;
     let last = diagnostic.excerpt.last().map_or(0, |line| line.number);
     let gutter = last.to_string().len();
     if let Some(place) = place(diagnostic) {
@@ -41,7 +46,10 @@ fn place(diagnostic: &Diagnostic) -> Option<String> {
         (None, true) => None,
         (None, false) => Some(file),
         (Some(span), _) => {
-            let line = diagnostic.excerpt.iter().find(|line| line.number == span.first_line);
+            let line = diagnostic
+                .excerpt
+                .iter()
+                .find(|line| line.number == span.first_line);
             let column = line.filter(|line| span.start >= line.offset).map_or(1, |line| {
                 let end = (span.start - line.offset).min(line.text.len());
                 line.cut + line.text.char_indices().take_while(|(at, _)| *at < end).count() + 1
@@ -63,7 +71,9 @@ fn excerpt(out: &mut String, diagnostic: &Diagnostic, gutter: usize) -> std::fmt
         let text = format!("{ellipsis}{}", visible(&line.text));
         writeln!(out, "{:>gutter$} | {text}", line.number)?;
         let shift = usize::from(line.cut > 0);
-        let main = diagnostic.focus.or_else(|| diagnostic.span.map(|span| first_line_of(span, line)));
+        let main = diagnostic
+            .focus
+            .or_else(|| diagnostic.span.map(|span| first_line_of(span, line)));
         if let Some((indent, width)) = main.and_then(|span| carets(span, line)) {
             let indent = " ".repeat(indent + shift);
             writeln!(out, "{:gutter$} | {indent}{}", "", "^".repeat(width))?;
@@ -73,7 +83,13 @@ fn excerpt(out: &mut String, diagnostic: &Diagnostic, gutter: usize) -> std::fmt
                 && let Some((indent, width)) = carets(label.span, line)
             {
                 let indent = " ".repeat(indent + shift);
-                writeln!(out, "{:gutter$} | {indent}{} {}", "", "-".repeat(width), visible(&label.text))?;
+                writeln!(
+                    out,
+                    "{:gutter$} | {indent}{} {}",
+                    "",
+                    "-".repeat(width),
+                    visible(&label.text)
+                )?;
             }
         }
     }
@@ -82,8 +98,16 @@ fn excerpt(out: &mut String, diagnostic: &Diagnostic, gutter: usize) -> std::fmt
 
 /// Without a focus the first line of the span is marked, whatever the span's length.
 fn first_line_of(span: Span, line: &ExcerptLine) -> Span {
-    let end = if line.number == span.first_line { (line.offset + line.text.len()).min(span.end) } else { span.end };
-    Span { end, last_line: span.first_line, ..span }
+    let end = if line.number == span.first_line {
+        (line.offset + line.text.len()).min(span.end)
+    } else {
+        span.end
+    };
+    Span {
+        end,
+        last_line: span.first_line,
+        ..span
+    }
 }
 
 /// Where the carets of a span begin on a line and how many there are, in columns.
@@ -94,11 +118,19 @@ fn carets(span: Span, line: &ExcerptLine) -> Option<(usize, usize)> {
     let start = span.start.saturating_sub(line.offset).min(line.text.len());
     let end = span.end.saturating_sub(line.offset).min(line.text.len());
     let width = |from: usize, to: usize| -> usize {
-        line.text.char_indices().filter(|(at, _)| *at >= from && *at < to).map(|(_, c)| columns(c)).sum()
+        line.text
+            .char_indices()
+            .filter(|(at, _)| *at >= from && *at < to)
+            .map(|(_, c)| columns(c))
+            .sum()
     };
     // The blanks that a continuation line begins with are not part of what is meant.
     let blanks = line.text.len() - line.text.trim_start().len();
-    let start = if line.number > span.first_line { start.max(blanks) } else { start };
+    let start = if line.number > span.first_line {
+        start.max(blanks)
+    } else {
+        start
+    };
     if end < start || (end == start && line.number > span.first_line) {
         return None;
     }

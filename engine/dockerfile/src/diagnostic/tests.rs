@@ -39,7 +39,10 @@ error[unknown-flag]: unknown flag: --frm (did you mean from?)
 
 #[test]
 fn all_lines_of_the_instruction_are_error_lines() {
-    assert_eq!(first("FROM a\nCOPY --frm=x \\\n  b \\\n c\n").error_lines(), [2, 3, 4]);
+    assert_eq!(
+        first("FROM a\nCOPY --frm=x \\\n  b \\\n c\n").error_lines(),
+        [2, 3, 4]
+    );
     assert_eq!(first("FROM busybox\nRUN <<EOF\necho\n").error_lines(), [2, 3]);
 }
 
@@ -57,8 +60,18 @@ fn a_long_line_is_shown_around_the_carets() {
     let got = first(&text).render();
     assert!(got.lines().all(|line| line.chars().count() < 320), "{got}");
     assert!(got.contains("Dockerfile:2:1008\n"), "{got}");
-    let caret = got.lines().find(|line| line.trim_end().ends_with('^')).unwrap().chars().count();
-    let line = got.lines().find(|line| line.starts_with("2 |")).unwrap().chars().count();
+    let caret = got
+        .lines()
+        .find(|line| line.trim_end().ends_with('^'))
+        .unwrap()
+        .chars()
+        .count();
+    let line = got
+        .lines()
+        .find(|line| line.starts_with("2 |"))
+        .unwrap()
+        .chars()
+        .count();
     assert_eq!(caret, line, "{got}");
 }
 
@@ -73,10 +86,16 @@ fn a_diagnostic_survives_json() {
     let error = first("FROM a\nCOPY --frm=x b c\n");
     let back: Diagnostic = serde_json::from_str(&serde_json::to_string(&error).unwrap()).unwrap();
     assert_eq!(back, error);
-    assert_eq!(back.to_string(), "Dockerfile:2: unknown flag: --frm (did you mean from?)");
+    assert_eq!(
+        back.to_string(),
+        "Dockerfile:2: unknown flag: --frm (did you mean from?)"
+    );
 }
 
 #[test]
 fn a_diagnostic_without_a_place_is_a_sentence() {
-    assert_eq!(Diagnostic::warning("x", "it is late").render(), "warning[x]: it is late\n");
+    assert_eq!(
+        Diagnostic::warning("x", "it is late").render(),
+        "warning[x]: it is late\n"
+    );
 }

@@ -24,13 +24,21 @@ pub(super) fn replace(pattern: &str, value: &str, replacement: &str, all: bool) 
     let regex = compile(pattern, true, false)?;
     if all {
         let matches = regex.find_iter(value).count();
-        if matches.saturating_mul(replacement.len()).saturating_add(value.len()) > super::MAX_LENGTH {
+        if matches
+            .saturating_mul(replacement.len())
+            .saturating_add(value.len())
+            > super::MAX_LENGTH
+        {
             return Err(format!("the result is longer than {} bytes", super::MAX_LENGTH));
         }
         return Ok(regex.replace_all(value, replacement).into_owned());
     }
     Ok(match regex.find(value) {
-        Some(found) => format!("{}{replacement}{}", &value[..found.start()], &value[found.end()..]),
+        Some(found) => format!(
+            "{}{replacement}{}",
+            &value[..found.start()],
+            &value[found.end()..]
+        ),
         None => value.to_owned(),
     })
 }

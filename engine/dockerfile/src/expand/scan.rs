@@ -114,7 +114,11 @@ impl<'a> Scan<'a> {
                     text.push_str(&value);
                 }
                 '\'' | '"' if quotes => {
-                    let value = if c == '"' { self.double_quoted()? } else { self.single_quoted()? };
+                    let value = if c == '"' {
+                        self.double_quoted()?
+                    } else {
+                        self.single_quoted()?
+                    };
                     words.push_str_raw(&value);
                     text.push_str(&value);
                 }
@@ -145,7 +149,9 @@ impl<'a> Scan<'a> {
             return Err(too_long());
         }
         match stop {
-            Some(stop) => Err(format!("unexpected end of statement while looking for matching {stop}")),
+            Some(stop) => Err(format!(
+                "unexpected end of statement while looking for matching {stop}"
+            )),
             None => Ok((text, words.finish())),
         }
     }
@@ -172,7 +178,9 @@ impl<'a> Scan<'a> {
         loop {
             match self.peek() {
                 None => {
-                    return Err("unexpected end of statement while looking for matching single-quote".to_owned());
+                    return Err(
+                        "unexpected end of statement while looking for matching single-quote".to_owned(),
+                    );
                 }
                 Some('\'') => {
                     self.quote(&mut text);
@@ -283,7 +291,9 @@ impl<'a> Scan<'a> {
     /// What follows `${`.
     fn braces(&mut self) -> Result<String, Reason> {
         let name = self.name();
-        let Some(first) = self.next() else { return Err(unclosed()) };
+        let Some(first) = self.next() else {
+            return Err(unclosed());
+        };
         let mut modifier = String::from(first);
         let mut operator = first;
         let mut empty_is_unset = false;
@@ -297,7 +307,9 @@ impl<'a> Scan<'a> {
             }
             ':' => {
                 empty_is_unset = true;
-                let Some(second) = self.next() else { return Err(unclosed()) };
+                let Some(second) = self.next() else {
+                    return Err(unclosed());
+                };
                 modifier.push(second);
                 operator = second;
             }
@@ -307,21 +319,23 @@ impl<'a> Scan<'a> {
         }
 
         let is_pattern = matches!(operator, '#' | '%');
-        let word = self.inner('}', is_pattern, is_pattern).map_err(|reason| match self.peek() {
-            None => unclosed(),
-            Some(_) => reason,
-        })?;
+        let word = self
+            .inner('}', is_pattern, is_pattern)
+            .map_err(|reason| match self.peek() {
+                None => unclosed(),
+                Some(_) => reason,
+            })?;
         let value = self.value(&name);
         if self.lexer.skip_unset_env && value.is_none() {
             return Ok(format!("${{{name}{modifier}{word}}}"));
         }
-        let usable = value.as_ref().is_some_and(|value| !(empty_is_unset && value.is_empty()));
+        let usable = value
+            .as_ref()
+            .is_some_and(|value| !(empty_is_unset && value.is_empty()));
         match operator {
-            '-' if usable => Ok(value.unwrap_or_default()),
+            '-' | '?' if usable => Ok(value.unwrap_or_default()),
             '-' => Ok(word),
-            '+' if usable => Ok(word),
-            '+' => Ok(String::new()),
-            '?' if usable => Ok(value.unwrap_or_default()),
+            '+' => Ok(if usable { word } else { String::new() }),
             '?' if !word.is_empty() => Err(format!("{name}: {word}")),
             '?' if value.is_some() => Err(format!("{name}: is not allowed to be empty")),
             '?' => Err(format!("{name}: is not allowed to be unset")),
@@ -399,7 +413,11 @@ impl<'a> Scan<'a> {
 
     fn value(&mut self, name: &str) -> Option<String> {
         let value = self.env.get(name).map(str::to_owned);
-        let set = if value.is_some() { &mut self.matched } else { &mut self.unmatched };
+        let set = if value.is_some() {
+            &mut self.matched
+        } else {
+            &mut self.unmatched
+        };
         set.insert(name.to_owned());
         value
     }

@@ -45,7 +45,10 @@ const OUR_WORDS: &[(&str, &str)] = &[(
 )];
 
 fn ours(recorded: &str) -> &str {
-    OUR_WORDS.iter().find(|(theirs, _)| *theirs == recorded).map_or(recorded, |(_, ours)| ours)
+    OUR_WORDS
+        .iter()
+        .find(|(theirs, _)| *theirs == recorded)
+        .map_or(recorded, |(_, ours)| ours)
 }
 
 fn lexer(case: &Case) -> Lexer {
@@ -98,26 +101,42 @@ fn words_split_as_recorded() {
     let cases: Vec<Case> = testdata::cases("shell_split.json");
     assert_eq!(cases.len(), 13);
     for case in cases {
-        match (lexer(&case).process_words(&case.input, &case.env), &case.expect.error) {
+        match (
+            lexer(&case).process_words(&case.input, &case.env),
+            &case.expect.error,
+        ) {
             (Err(error), Some(recorded)) => assert_eq!(error.to_string(), *recorded),
-            (outcome, _) => assert_eq!(outcome.map(|got| got.words).ok(), case.expect.words, "{:?}", case.input),
+            (outcome, _) => assert_eq!(
+                outcome.map(|got| got.words).ok(),
+                case.expect.words,
+                "{:?}",
+                case.input
+            ),
         }
     }
 }
 
 #[test]
 fn the_original_table_of_variables_holds() {
-    let env: BTreeMap<String, String> =
-        [("PWD", "/home"), ("SHELL", "bash"), ("KOREAN", "한국어"), ("NULL", "")]
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .into();
+    let env: BTreeMap<String, String> = [
+        ("PWD", "/home"),
+        ("SHELL", "bash"),
+        ("KOREAN", "한국어"),
+        ("NULL", ""),
+    ]
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .into();
     let mut rows = 0;
     for line in testdata::text("shell/envVarTest").lines() {
         // A `#` begins a comment unless it is escaped.
         let line = line.replace("\\#", "\0");
         let line = line.split('#').next().unwrap_or_default().replace('\0', "#");
-        let Some((platform, rest)) = line.split_once('|') else { continue };
-        let Some((source, expected)) = rest.split_once('|') else { continue };
+        let Some((platform, rest)) = line.split_once('|') else {
+            continue;
+        };
+        let Some((source, expected)) = rest.split_once('|') else {
+            continue;
+        };
         if platform.trim() == "W" {
             continue;
         }
@@ -170,7 +189,11 @@ fn nesting_is_bounded() {
 #[test]
 fn results_are_bounded() {
     let env: BTreeMap<String, String> = [("A".to_owned(), "x".repeat(1 << 20))].into();
-    for word in ["$A".repeat(10), format!("\"{}\"", "$A".repeat(10)), "${A//x/yyyyyyyyyyyyyyyy}".to_owned()] {
+    for word in [
+        "$A".repeat(10),
+        format!("\"{}\"", "$A".repeat(10)),
+        "${A//x/yyyyyyyyyyyyyyyy}".to_owned(),
+    ] {
         assert!(Lexer::new('\\').process(&word, &env).is_err(), "{word}");
     }
 }

@@ -37,7 +37,10 @@ enum Part {
 
 impl Compiled {
     pub(crate) fn new(pattern: &str) -> Self {
-        Self { way: way(pattern).unwrap_or(Way::Broken), parts: parts(pattern) }
+        Self {
+            way: way(pattern).unwrap_or(Way::Broken),
+            parts: parts(pattern),
+        }
     }
 
     /// Whether the whole path matches; `None` for a pattern that cannot be matched.
@@ -56,11 +59,10 @@ impl Compiled {
         let mut parts = self.parts.iter();
         for name in dir.split('/').filter(|name| !name.is_empty() && *name != ".") {
             match parts.next() {
-                None => return false,
                 Some(Part::Deep) => return true,
                 Some(Part::Wild) => {}
                 Some(Part::Name(own)) if own == name => {}
-                Some(Part::Name(_)) => return false,
+                Some(Part::Name(_)) | None => return false,
             }
         }
         parts.next().is_some()
@@ -75,7 +77,16 @@ fn way(pattern: &str) -> Option<Way> {
     // An escape makes text and pattern differ, so the comparison has to be of the tokens' characters; moby takes a
     // regular expression then, with the same outcome.
     let literal = |tokens: &[Token]| -> String {
-        tokens.iter().filter_map(|token| if let Token::Char(c) = token { Some(*c) } else { None }).collect()
+        tokens
+            .iter()
+            .filter_map(|token| {
+                if let Token::Char(c) = token {
+                    Some(*c)
+                } else {
+                    None
+                }
+            })
+            .collect()
     };
     if is_literal(&tokens) {
         return Some(Way::Exact(literal(&tokens)));

@@ -57,7 +57,10 @@ fn files_are_read_as_recorded() {
     let cases: Vec<Read> = testdata::cases("dockerignore_read.json");
     assert_eq!(cases.len(), 12);
     for case in cases {
-        let got: Vec<String> = read(case.input.as_bytes()).into_iter().map(|line| line.pattern).collect();
+        let got: Vec<String> = read(case.input.as_bytes())
+            .into_iter()
+            .map(|line| line.pattern)
+            .collect();
         assert_eq!(got, case.expect.patterns.unwrap_or_default(), "{:?}", case.input);
     }
 }
@@ -123,7 +126,9 @@ fn slow(patterns: &[String], path: &str) -> bool {
         };
         let pattern: Vec<char> = pattern.chars().collect();
         let path: Vec<char> = path.chars().collect();
-        let above = (0..path.len()).filter(|at| path[*at] == '/').map(|at| &path[..at]);
+        let above = (0..path.len())
+            .filter(|at| path[*at] == '/')
+            .map(|at| &path[..at]);
         if above.chain([&path[..]]).any(|path| slow_match(&pattern, path)) {
             excluded = !includes;
         }

@@ -31,8 +31,9 @@ impl LintConfig {
             return Ok(config);
         }
         for option in text.split(';') {
-            let (key, value) =
-                option.split_once('=').ok_or_else(|| format!("invalid check option {option:?}"))?;
+            let (key, value) = option
+                .split_once('=')
+                .ok_or_else(|| format!("invalid check option {option:?}"))?;
             let value = value.trim();
             match key.trim() {
                 "skip" if value == "all" => config.skip_all = true,
@@ -41,7 +42,8 @@ impl LintConfig {
                 "experimental" => config.experimental = names(value),
                 "error" => {
                     let parsed = units::boolean(value);
-                    config.error = parsed.ok_or_else(|| format!("failed to parse check option {option:?}"))?;
+                    config.error =
+                        parsed.ok_or_else(|| format!("failed to parse check option {option:?}"))?;
                 }
                 key => return Err(format!("invalid check option {key:?}")),
             }
@@ -64,7 +66,9 @@ impl LintConfig {
     pub fn for_comments(&self, comments: &[String]) -> Self {
         let mut config = self.clone();
         for comment in comments {
-            let Some(text) = comment.trim().strip_prefix("check=") else { continue };
+            let Some(text) = comment.trim().strip_prefix("check=") else {
+                continue;
+            };
             // A comment that cannot be read is a comment.
             let Ok(local) = Self::parse(text) else { continue };
             config.skip.extend(local.skip);

@@ -44,7 +44,10 @@ pub fn undefined_var<'a>(
         return None;
     }
     let near = distance::closest(name, known).map(|near| format!(" (did you mean ${near}?)"));
-    let detail = format!("Usage of undefined variable '${name}'{}", near.unwrap_or_default());
+    let detail = format!(
+        "Usage of undefined variable '${name}'{}",
+        near.unwrap_or_default()
+    );
     report(config, Rule::UndefinedVar, instruction, detail)
 }
 
@@ -108,7 +111,10 @@ pub fn from_platform_const(
     if name.contains(os) || name.contains(architecture) {
         return None;
     }
-    let detail = format!("FROM --platform flag should not use constant value {:?}", expansion.text);
+    let detail = format!(
+        "FROM --platform flag should not use constant value {:?}",
+        expansion.text
+    );
     report_from(config, Rule::FromPlatformFlagConstDisallowed, stage, detail)
 }
 
@@ -179,14 +185,20 @@ pub fn copy_ignored(
     if !excluded.unwrap_or(false) {
         return None;
     }
-    let verb = if matches!(instruction.kind, InstructionKind::Add(_)) { "Add" } else { "Copy" };
+    let verb = if matches!(instruction.kind, InstructionKind::Add(_)) {
+        "Add"
+    } else {
+        "Copy"
+    };
     let detail = format!("Attempting to {verb} file {source:?} that is excluded by .dockerignore");
     report(config, Rule::CopyIgnoredFile, instruction, detail)
 }
 
 /// `LegacyKeyValueFormat`: `ENV` or `LABEL` in the form `KEY value`.
 pub fn legacy_key_value(config: &LintConfig, instruction: &Instruction) -> Option<Warning> {
-    let (InstructionKind::Env(pairs) | InstructionKind::Label(pairs)) = &instruction.kind else { return None };
+    let (InstructionKind::Env(pairs) | InstructionKind::Label(pairs)) = &instruction.kind else {
+        return None;
+    };
     if !pairs.iter().any(|pair| pair.legacy) {
         return None;
     }
@@ -217,7 +229,18 @@ pub fn secrets(config: &LintConfig, instruction: &Instruction) -> Vec<Warning> {
 
 /// Parts of a name, between underscores, that say what it holds.
 const SECRET: [&str; 12] = [
-    "apikey", "auth", "credential", "credentials", "key", "pass", "passwd", "password", "pwd", "pword", "secret", "token",
+    "apikey",
+    "auth",
+    "credential",
+    "credentials",
+    "key",
+    "pass",
+    "passwd",
+    "password",
+    "pwd",
+    "pword",
+    "secret",
+    "token",
 ];
 
 /// Parts that say it holds something about a secret, but not the secret.

@@ -10,8 +10,11 @@ pub(super) fn file(dockerfile: &Dockerfile, config: &LintConfig) -> Vec<Warning>
     let mut found = Vec::new();
     for span in &dockerfile.empty_continuations {
         if config.enabled(Rule::NoEmptyContinuation) {
-            let mut warning =
-                Warning::new(Rule::NoEmptyContinuation, *span, "Empty continuation line".to_owned());
+            let mut warning = Warning::new(
+                Rule::NoEmptyContinuation,
+                *span,
+                "Empty continuation line".to_owned(),
+            );
             // Reported where the instruction ends.
             warning.line = span.last_line;
             found.push(warning);
@@ -30,12 +33,18 @@ pub(super) fn file(dockerfile: &Dockerfile, config: &LintConfig) -> Vec<Warning>
         if let Some(name) = &stage.name_as_written
             && name.text != name.text.to_lowercase()
         {
-            report(Rule::StageNameCasing, format!("Stage name '{}' should be lowercase", name.text));
+            report(
+                Rule::StageNameCasing,
+                format!("Stage name '{}' should be lowercase", name.text),
+            );
         }
         if let Some(keyword) = &stage.as_keyword
             && !same_case(&stage.keyword, keyword)
         {
-            let detail = format!("'{keyword}' and '{}' keywords' casing do not match", stage.keyword);
+            let detail = format!(
+                "'{keyword}' and '{}' keywords' casing do not match",
+                stage.keyword
+            );
             report(Rule::FromAsCasing, detail);
         }
         if let Some(name) = &stage.name {
@@ -55,7 +64,12 @@ pub(super) fn file(dockerfile: &Dockerfile, config: &LintConfig) -> Vec<Warning>
             found.extend(description_of_arg(config, instruction));
             if matches!(instruction.kind, InstructionKind::Maintainer(_)) {
                 let detail = "Maintainer instruction is deprecated in favor of using label";
-                found.extend(rules::report(config, Rule::MaintainerDeprecated, instruction, detail));
+                found.extend(rules::report(
+                    config,
+                    Rule::MaintainerDeprecated,
+                    instruction,
+                    detail,
+                ));
             }
         }
     }
@@ -91,14 +105,19 @@ pub(super) fn stage(stage: &Stage, config: &LintConfig, shell_is_set: bool) -> V
         }
         match &instruction.kind {
             InstructionKind::Shell(_) => shell_is_set = true,
-            InstructionKind::Cmd(command) | InstructionKind::Entrypoint(command) => {
-                if !shell_is_set && matches!(command.form, CommandForm::Shell(_)) {
-                    let detail = format!(
-                        "JSON arguments recommended for {} to prevent unintended behavior related to OS signals",
-                        instruction.keyword
-                    );
-                    found.extend(rules::report(config, Rule::JSONArgsRecommended, instruction, detail));
-                }
+            InstructionKind::Cmd(command) | InstructionKind::Entrypoint(command)
+                if !shell_is_set && matches!(command.form, CommandForm::Shell(_)) =>
+            {
+                let detail = format!(
+                    "JSON arguments recommended for {} to prevent unintended behavior related to OS signals",
+                    instruction.keyword
+                );
+                found.extend(rules::report(
+                    config,
+                    Rule::JSONArgsRecommended,
+                    instruction,
+                    detail,
+                ));
             }
             _ => {}
         }
@@ -118,7 +137,9 @@ fn same_case(from: &str, keyword: &str) -> bool {
 }
 
 fn description_of_arg(config: &LintConfig, instruction: &Instruction) -> Option<Warning> {
-    let InstructionKind::Arg(args) = &instruction.kind else { return None };
+    let InstructionKind::Arg(args) = &instruction.kind else {
+        return None;
+    };
     let names: Vec<&str> = args.iter().map(|arg| arg.name.text.as_str()).collect();
     let detail = description("ARG", &names, &instruction.comments)?;
     rules::report(config, Rule::InvalidDefinitionDescription, instruction, detail)
@@ -135,7 +156,9 @@ fn description(keyword: &str, names: &[impl AsRef<str>], comments: &[String]) ->
         [name] => name.as_ref(),
         _ => "<arg_key>",
     };
-    Some(format!("Comment for {keyword} should follow the format: `# {example} <description>`"))
+    Some(format!(
+        "Comment for {keyword} should follow the format: `# {example} <description>`"
+    ))
 }
 
 /// Keywords are to be in the case that most of them have; upper on a tie.
@@ -151,8 +174,11 @@ fn casing(dockerfile: &Dockerfile, config: &LintConfig) -> Vec<Warning> {
         lower += usize::from(*keyword == keyword.to_lowercase());
         upper += usize::from(*keyword == keyword.to_uppercase());
     }
-    let (majority, fold): (_, fn(&str) -> String) =
-        if lower > upper { ("lowercase", str::to_lowercase) } else { ("uppercase", str::to_uppercase) };
+    let (majority, fold): (_, fn(&str) -> String) = if lower > upper {
+        ("lowercase", str::to_lowercase)
+    } else {
+        ("uppercase", str::to_uppercase)
+    };
     let rule = Rule::ConsistentInstructionCasing;
     keywords
         .filter(|(keyword, _, comments)| **keyword != fold(keyword) && config.enabled_at(rule, comments))

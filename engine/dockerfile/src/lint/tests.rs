@@ -51,18 +51,27 @@ struct Recorded {
 fn all_warnings(text: &str, files: &BTreeMap<String, String>) -> Vec<Warning> {
     let dockerfile = parse("Dockerfile", text).unwrap();
     let config = LintConfig::of(&dockerfile, None).unwrap();
-    let ignored = files.get(".dockerignore").map(|text| ignore::read(text.as_bytes())).unwrap_or_default();
+    let ignored = files
+        .get(".dockerignore")
+        .map(|text| ignore::read(text.as_bytes()))
+        .unwrap_or_default();
     let ignored = Matcher::new(ignored.iter().map(|line| &line.pattern)).unwrap();
     let mut found = check(&dockerfile, &config);
     let lexer = Lexer::new(dockerfile.escape);
-    let platform: BTreeMap<String, String> =
-        ["TARGETPLATFORM", "BUILDPLATFORM"].map(|name| (name.to_owned(), "linux/amd64".to_owned())).into();
+    let platform: BTreeMap<String, String> = ["TARGETPLATFORM", "BUILDPLATFORM"]
+        .map(|name| (name.to_owned(), "linux/amd64".to_owned()))
+        .into();
     let mut globals = platform.clone();
     for instruction in &dockerfile.global_args {
-        let InstructionKind::Arg(args) = &instruction.kind else { panic!() };
+        let InstructionKind::Arg(args) = &instruction.kind else {
+            panic!()
+        };
         for arg in args {
             if let Some(default) = &arg.default {
-                globals.insert(arg.name.text.clone(), lexer.process(&default.text, &globals).unwrap().text);
+                globals.insert(
+                    arg.name.text.clone(),
+                    lexer.process(&default.text, &globals).unwrap().text,
+                );
             }
         }
     }
@@ -81,18 +90,43 @@ fn all_warnings(text: &str, files: &BTreeMap<String, String>) -> Vec<Warning> {
             found.extend(rules::invalid_default_arg_in_from(&config, stage));
         }
         for name in base.unmatched.iter().filter(|name| !declared.contains(name)) {
-            found.extend(rules::undefined_arg_in_from(&config, stage, name, declared.iter().map(String::as_str)));
+            found.extend(rules::undefined_arg_in_from(
+                &config,
+                stage,
+                name,
+                declared.iter().map(String::as_str),
+            ));
         }
         if let Some(word) = &stage.platform {
             let expansion: Expansion = lexer.process(&word.text, &globals).unwrap();
-            found.extend(rules::redundant_target_platform(&config, stage, &expansion, "linux/amd64"));
+            found.extend(rules::redundant_target_platform(
+                &config,
+                stage,
+                &expansion,
+                "linux/amd64",
+            ));
             let (os, architecture) = expansion.text.split_once('/').unwrap();
-            found.extend(rules::from_platform_const(&config, stage, &expansion, os, architecture));
+            found.extend(rules::from_platform_const(
+                &config,
+                stage,
+                &expansion,
+                os,
+                architecture,
+            ));
         }
-        let parent = dockerfile.stages.iter().find(|other| other.name.as_deref() == Some(base.text.as_str()));
+        let parent = dockerfile
+            .stages
+            .iter()
+            .find(|other| other.name.as_deref() == Some(base.text.as_str()));
         let shell = parent.is_some_and(|parent| shells[parent.index]);
         found.extend(check_stage(stage, &config, shell));
-        shells.push(shell || stage.instructions.iter().any(|i| matches!(i.kind, InstructionKind::Shell(_))));
+        shells.push(
+            shell
+                || stage
+                    .instructions
+                    .iter()
+                    .any(|i| matches!(i.kind, InstructionKind::Shell(_))),
+        );
         let mut env: BTreeMap<String, String> = BTreeMap::new();
         let mut workdir = false;
         for instruction in &stage.instructions {
@@ -101,8 +135,9 @@ fn all_warnings(text: &str, files: &BTreeMap<String, String>) -> Vec<Warning> {
                     env.extend(args.iter().map(|arg| (arg.name.text.clone(), String::new())));
                 }
                 InstructionKind::Label(pairs) => {
-                    for name in
-                        pairs.iter().flat_map(|pair| lexer.process(&pair.value.text, &env).unwrap().unmatched)
+                    for name in pairs
+                        .iter()
+                        .flat_map(|pair| lexer.process(&pair.value.text, &env).unwrap().unmatched)
                     {
                         let known = env.keys().map(String::as_str);
                         found.extend(rules::undefined_var(&config, instruction, &name, known));
@@ -118,7 +153,12 @@ fn all_warnings(text: &str, files: &BTreeMap<String, String>) -> Vec<Warning> {
                     }
                 }
                 InstructionKind::Copy(copy) => {
-                    for source in copy.files.paths.iter().filter(|source| !source.text.contains('*')) {
+                    for source in copy
+                        .files
+                        .paths
+                        .iter()
+                        .filter(|source| !source.text.contains('*'))
+                    {
                         found.extend(rules::copy_ignored(&config, instruction, &source.text, &ignored));
                     }
                 }
@@ -135,7 +175,12 @@ fn compare(text: &str, files: &BTreeMap<String, String>, want: &[Recorded]) {
         let at = got.iter().position(|got| {
             got.rule == want.rule && got.line == want.line && got.detail.contains(&want.detail_contains)
         });
-        assert!(at.is_some(), "{text}\n{} {} is missing in {got:#?}", want.rule, want.detail_contains);
+        assert!(
+            at.is_some(),
+            "{text}\n{} {} is missing in {got:#?}",
+            want.rule,
+            want.detail_contains
+        );
         got.remove(at.unwrap());
     }
     assert_eq!(got, [], "{text}");
@@ -144,7 +189,10 @@ fn compare(text: &str, files: &BTreeMap<String, String>, want: &[Recorded]) {
 #[test]
 fn checks_trip_and_stay_quiet_as_recorded() {
     let file: File = serde_json::from_str(&testdata::text("lint_rules.json")).unwrap();
-    assert_eq!(file.rules.iter().map(|entry| entry.rule).collect::<Vec<_>>(), Rule::ALL);
+    assert_eq!(
+        file.rules.iter().map(|entry| entry.rule).collect::<Vec<_>>(),
+        Rule::ALL
+    );
     for entry in file.rules {
         assert_eq!(entry.rule.url(), entry.url);
         assert_eq!(entry.rule.is_experimental(), entry.experimental);
@@ -165,9 +213,15 @@ fn checks_trip_and_stay_quiet_as_recorded() {
 #[test]
 fn checks_can_be_skipped_in_the_file_and_above_an_instruction() {
     let found = |text: &str| -> Vec<Rule> {
-        all_warnings(text, &BTreeMap::new()).into_iter().map(|warning| warning.rule).collect()
+        all_warnings(text, &BTreeMap::new())
+            .into_iter()
+            .map(|warning| warning.rule)
+            .collect()
     };
-    assert_eq!(found("# check=skip=all\nFROM scratch as Base\nlabel a=b\nMAINTAINER x\n"), []);
+    assert_eq!(
+        found("# check=skip=all\nFROM scratch as Base\nlabel a=b\nMAINTAINER x\n"),
+        []
+    );
     assert_eq!(
         found("# check=skip=FromAsCasing\nFROM scratch as Base\nLABEL a=b\n"),
         [Rule::StageNameCasing]
@@ -198,7 +252,10 @@ fn a_warning_can_be_shown() {
     let dockerfile = parse("D", "FROM scratch as b\n").unwrap();
     let warning = check(&dockerfile, &LintConfig::default()).remove(0);
     let text = warning.diagnostic(&dockerfile).render();
-    assert!(text.starts_with("warning[FromAsCasing]: 'as' and 'FROM' keywords' casing do not match\n"), "{text}");
+    assert!(
+        text.starts_with("warning[FromAsCasing]: 'as' and 'FROM' keywords' casing do not match\n"),
+        "{text}"
+    );
     assert!(text.contains("^^^") && text.contains("from-as-casing"), "{text}");
 }
 

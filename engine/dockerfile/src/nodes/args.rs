@@ -48,19 +48,34 @@ impl Cutter<'_> {
             _ => Args::Unknown,
         };
         let span = if depth == 0 { self.span } else { self.range(line) };
-        Ok(Node { keyword, flags, args, heredocs: Vec::new(), original, span, comments: Vec::new() })
+        Ok(Node {
+            keyword,
+            flags,
+            args,
+            heredocs: Vec::new(),
+            original,
+            span,
+            comments: Vec::new(),
+        })
     }
 
     fn range(&self, slice: Slice<'_>) -> Span {
-        self.joined.span(self.source, slice.at, slice.at + slice.text.len())
+        self.joined
+            .span(self.source, slice.at, slice.at + slice.text.len())
     }
 
     fn word(&self, slice: Slice<'_>) -> Word {
-        Word { text: slice.text.to_owned(), span: self.range(slice) }
+        Word {
+            text: slice.text.to_owned(),
+            span: self.range(slice),
+        }
     }
 
     fn piece(&self, piece: Piece) -> Word {
-        Word { text: piece.text, span: self.joined.span(self.source, piece.start, piece.end) }
+        Word {
+            text: piece.text,
+            span: self.joined.span(self.source, piece.start, piece.end),
+        }
     }
 
     fn declarations(&self, rest: Slice<'_>) -> Args {
@@ -69,10 +84,16 @@ impl Cutter<'_> {
             return Args::None;
         }
         let declarations = words.into_iter().map(|word| match word.text.find('=') {
-            None => Declaration { name: self.piece(word), default: None },
+            None => Declaration {
+                name: self.piece(word),
+                default: None,
+            },
             Some(at) => {
                 let (name, default) = self.split(&word, at);
-                Declaration { name, default: Some(default) }
+                Declaration {
+                    name,
+                    default: Some(default),
+                }
             }
         });
         Args::Declarations(declarations.collect())
@@ -82,20 +103,35 @@ impl Cutter<'_> {
     fn split(&self, word: &Piece, at: usize) -> (Word, Word) {
         let middle = word.start + at;
         let span = |start, end| self.joined.span(self.source, start, end);
-        let name = Word { text: word.text[..at].to_owned(), span: span(word.start, middle) };
-        let value = Word { text: word.text[at + 1..].to_owned(), span: span(middle + 1, word.end) };
+        let name = Word {
+            text: word.text[..at].to_owned(),
+            span: span(word.start, middle),
+        };
+        let value = Word {
+            text: word.text[at + 1..].to_owned(),
+            span: span(middle + 1, word.end),
+        };
         (name, value)
     }
 
     fn text(&self, rest: Slice<'_>) -> Args {
-        if rest.text.is_empty() { Args::None } else { Args::Text(self.word(rest)) }
+        if rest.text.is_empty() {
+            Args::None
+        } else {
+            Args::Text(self.word(rest))
+        }
     }
 
     fn blank_separated(&self, rest: Slice<'_>) -> Args {
         if rest.text.is_empty() {
             return Args::None;
         }
-        Args::Words(rest.split_blanks().into_iter().map(|word| self.word(word)).collect())
+        Args::Words(
+            rest.split_blanks()
+                .into_iter()
+                .map(|word| self.word(word))
+                .collect(),
+        )
     }
 
     fn maybe_json(&self, rest: Slice<'_>) -> Result<Args, Diagnostic> {
@@ -107,7 +143,9 @@ impl Cutter<'_> {
         if !rest.text.starts_with('[') {
             return Ok(None);
         }
-        let Ok(values) = serde_json::from_str::<Vec<Value>>(rest.text) else { return Ok(None) };
+        let Ok(values) = serde_json::from_str::<Vec<Value>>(rest.text) else {
+            return Ok(None);
+        };
         let mut strings = Vec::with_capacity(values.len());
         for value in values {
             let Value::String(string) = value else {
@@ -118,21 +156,35 @@ impl Cutter<'_> {
             };
             strings.push(string);
         }
-        Ok(Some(Args::Json { strings, span: self.range(rest) }))
+        Ok(Some(Args::Json {
+            strings,
+            span: self.range(rest),
+        }))
     }
 
     fn pairs(&self, rest: Slice<'_>, name: &str) -> Result<Args, Diagnostic> {
         let words = words::shell_words(rest, self.escape);
-        let Some(first) = words.first() else { return Ok(Args::None) };
+        let Some(first) = words.first() else {
+            return Ok(Args::None);
+        };
         if !first.text.contains('=') {
             // The old form: one name, and the rest of the line is its value.
             let (key, value) = rest.split_blank();
             let Some(value) = value else {
-                return Err(Diagnostic::error("key-value", format!("{name} must have two arguments"))
-                    .focus(self.range(rest))
-                    .advise(format!("write {name} {0}=value, or {name} {0}= for an empty value", key.text)));
+                return Err(
+                    Diagnostic::error("key-value", format!("{name} must have two arguments"))
+                        .focus(self.range(rest))
+                        .advise(format!(
+                            "write {name} {0}=value, or {name} {0}= for an empty value",
+                            key.text
+                        )),
+                );
             };
-            let pair = KeyValue { key: self.word(key), value: self.word(value), legacy: true };
+            let pair = KeyValue {
+                key: self.word(key),
+                value: self.word(value),
+                legacy: true,
+            };
             return Ok(Args::Pairs(vec![pair]));
         }
         let mut pairs = Vec::with_capacity(words.len());
@@ -147,7 +199,11 @@ impl Cutter<'_> {
                     .advise("put a value that holds blanks into double quotes: name=\"two words\""));
             };
             let (key, value) = self.split(&word, at);
-            pairs.push(KeyValue { key, value, legacy: false });
+            pairs.push(KeyValue {
+                key,
+                value,
+                legacy: false,
+            });
         }
         Ok(Args::Pairs(pairs))
     }
@@ -156,8 +212,14 @@ impl Cutter<'_> {
         if rest.text.is_empty() {
             return Ok(Args::None);
         }
-        let end = rest.text.find(|c: char| c.is_ascii_whitespace()).unwrap_or(rest.text.len());
+        let end = rest
+            .text
+            .find(|c: char| c.is_ascii_whitespace())
+            .unwrap_or(rest.text.len());
         let command = Box::new(self.maybe_json(rest.from(end).trim_start())?);
-        Ok(Args::Health { kind: self.word(rest.to(end)), command })
+        Ok(Args::Health {
+            kind: self.word(rest.to(end)),
+            command,
+        })
     }
 }

@@ -53,14 +53,18 @@ fn recorded_args(args: &Args) -> Vec<String> {
             .iter()
             .flat_map(|pair| {
                 let separator = if pair.legacy { "" } else { "=" };
-                [pair.key.text.clone(), pair.value.text.clone(), separator.to_owned()]
+                [
+                    pair.key.text.clone(),
+                    pair.value.text.clone(),
+                    separator.to_owned(),
+                ]
             })
             .collect(),
         Args::Sub(node) => vec![format!("({})", dump(node))],
         Args::Unknown => vec![String::new()],
-        Args::Health { kind, command } => {
-            std::iter::once(kind.text.clone()).chain(recorded_args(command)).collect()
-        }
+        Args::Health { kind, command } => std::iter::once(kind.text.clone())
+            .chain(recorded_args(command))
+            .collect(),
         _ => flatten(args),
     }
 }
@@ -69,7 +73,7 @@ fn dump(node: &Node) -> String {
     let mut out = node.keyword.text.to_lowercase();
     if !node.flags.is_empty() {
         let flags: Vec<String> = node.flags.iter().map(|flag| quote(&flag.text)).collect();
-        out.push_str(&format!(" [{}]", flags.join(" ")));
+        out.extend([" [", &flags.join(" "), "]"]);
     }
     for arg in recorded_args(&node.args) {
         let sub = matches!(node.args, Args::Sub(_));
@@ -103,25 +107,41 @@ fn files_are_cut_as_recorded() {
     let cases: Vec<Case> = testdata::cases("ast.json");
     assert_eq!(cases.len(), 83);
     for case in cases {
-        let input = match case.generated {
-            true => format!("FROM a\nLABEL x={}", "a".repeat(65536)),
-            false => case.input.clone(),
+        let input = if case.generated {
+            format!("FROM a\nLABEL x={}", "a".repeat(65536))
+        } else {
+            case.input.clone()
         };
         let got = scan("Dockerfile", &input);
         if let Some(error) = case.expect.error {
-            let message = got.errors.first().map(|error| error.message.as_str()).unwrap_or_default();
-            assert!(message.contains(&error), "{input:?}: got {message:?}, want {error:?}");
+            let message = got
+                .errors
+                .first()
+                .map(|error| error.message.as_str())
+                .unwrap_or_default();
+            assert!(
+                message.contains(&error),
+                "{input:?}: got {message:?}, want {error:?}"
+            );
             continue;
         }
         assert_eq!(got.errors, [], "{input:?}");
         assert_eq!(Some(got.escape), case.expect.escape);
-        assert_eq!(got.empty_continuations.len(), case.expect.warnings.len(), "{input:?}");
+        assert_eq!(
+            got.empty_continuations.len(),
+            case.expect.warnings.len(),
+            "{input:?}"
+        );
         assert_eq!(got.nodes.len(), case.expect.nodes.len(), "{input:?}");
         for (node, want) in got.nodes.iter().zip(case.expect.nodes) {
             assert_eq!(node.keyword.text, want.value);
             assert_eq!(recorded_args(&node.args), want.args, "{input:?}");
             assert_eq!(node.comments, want.comments.unwrap_or_default(), "{input:?}");
-            assert_eq!((node.span.first_line, node.span.last_line), (want.start, want.end), "{input:?}");
+            assert_eq!(
+                (node.span.first_line, node.span.last_line),
+                (want.start, want.end),
+                "{input:?}"
+            );
             let flags: Vec<String> = node.flags.iter().map(|flag| flag.text.clone()).collect();
             assert_eq!(flags, want.flags.unwrap_or_default());
             let json = match &node.args {
@@ -183,8 +203,11 @@ fn line_ranges_are_as_recorded() {
     let cases: Vec<Ranges> = testdata::cases("line_ranges.json");
     for case in cases {
         let got = scan("Dockerfile", &testdata::text(&case.file));
-        let lines: Vec<[u32; 2]> =
-            got.nodes.iter().map(|node| [node.span.first_line, node.span.last_line]).collect();
+        let lines: Vec<[u32; 2]> = got
+            .nodes
+            .iter()
+            .map(|node| [node.span.first_line, node.span.last_line])
+            .collect();
         assert_eq!(lines, case.children);
         assert_eq!([lines[0][0], lines[lines.len() - 1][1]], case.ast);
     }
@@ -213,7 +236,9 @@ fn json_is_told_from_shell_text_as_recorded() {
             continue;
         }
         match &got.nodes[0].args {
-            Args::Json { strings, .. } => assert_eq!(Some(strings), case.expect.strings.as_ref(), "{}", case.input),
+            Args::Json { strings, .. } => {
+                assert_eq!(Some(strings), case.expect.strings.as_ref(), "{}", case.input)
+            }
             _ => assert!(!case.expect.json, "{}", case.input),
         }
     }
@@ -221,7 +246,10 @@ fn json_is_told_from_shell_text_as_recorded() {
 
 #[test]
 fn every_mistake_is_reported_and_the_rest_is_kept() {
-    let got = scan("Dockerfile", "FROM a\nENV A\nRUN x\nCMD [1]\nLABEL x=y z\nUSER u\n");
+    let got = scan(
+        "Dockerfile",
+        "FROM a\nENV A\nRUN x\nCMD [1]\nLABEL x=y z\nUSER u\n",
+    );
     let lines: Vec<u32> = got.errors.iter().flat_map(Diagnostic::error_lines).collect();
     assert_eq!(lines, [2, 4, 5]);
     assert_eq!(got.nodes.len(), 3);

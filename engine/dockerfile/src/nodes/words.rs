@@ -20,7 +20,11 @@ enum Phase {
 pub(super) fn shell_words(line: Slice<'_>, escape: char) -> Vec<Piece> {
     let mut words: Vec<Piece> = Vec::new();
     let mut phase = Phase::Blanks;
-    let mut word = Piece { text: String::new(), start: 0, end: 0 };
+    let mut word = Piece {
+        text: String::new(),
+        start: 0,
+        end: 0,
+    };
     let mut had_quote = false;
     let mut chars = line.text.char_indices().peekable();
     while let Some((at, c)) = chars.next() {
@@ -34,7 +38,14 @@ pub(super) fn shell_words(line: Slice<'_>, escape: char) -> Vec<Piece> {
             Phase::Word if c.is_whitespace() => {
                 phase = Phase::Blanks;
                 if had_quote || !word.text.is_empty() {
-                    words.push(std::mem::replace(&mut word, Piece { text: String::new(), start: 0, end: 0 }));
+                    words.push(std::mem::replace(
+                        &mut word,
+                        Piece {
+                            text: String::new(),
+                            start: 0,
+                            end: 0,
+                        },
+                    ));
                 }
                 had_quote = false;
                 continue;
@@ -78,7 +89,11 @@ pub(super) fn flags(line: Slice<'_>) -> (Vec<Piece>, Slice<'_>) {
             return (flags, rest);
         }
         let (text, length, had_quote) = flag(rest.text);
-        let piece = Piece { text, start: rest.at, end: rest.at + length };
+        let piece = Piece {
+            text,
+            start: rest.at,
+            end: rest.at + length,
+        };
         rest = rest.from(length);
         if piece.text == "--" {
             return (flags, rest);

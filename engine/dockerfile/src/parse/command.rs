@@ -31,7 +31,11 @@ pub(super) fn run(node: &Node) -> Result<Run, Diagnostic> {
             ("security", Takes::Value),
         ],
     )?;
-    let devices = flags.values("device").iter().map(device).collect::<Result<_, _>>()?;
+    let devices = flags
+        .values("device")
+        .iter()
+        .map(device)
+        .collect::<Result<_, _>>()?;
     let mounts = flags.values("mount");
     for value in &mounts {
         mount::check(&value.text).map_err(|problem| error("mount", problem.to_string(), value.span))?;
@@ -75,7 +79,11 @@ pub(super) fn healthcheck(node: &Node) -> Result<Healthcheck, Diagnostic> {
     }
     let command = command(node, args);
     if matches!(&command.form, CommandForm::Exec(argv) if argv.is_empty()) || matches!(**args, Args::None) {
-        return Err(error("arguments", "Missing command after HEALTHCHECK CMD", kind.span));
+        return Err(error(
+            "arguments",
+            "Missing command after HEALTHCHECK CMD",
+            kind.span,
+        ));
     }
     Ok(Healthcheck::Check(HealthcheckCommand {
         command,
@@ -93,36 +101,57 @@ fn command(node: &Node, args: &Args) -> Command {
         Args::Text(text) => (CommandForm::Shell(text.text.clone()), text.span),
         _ => (CommandForm::Shell(String::new()), node.keyword.span),
     };
-    Command { form, heredocs: node.heredocs.clone(), span }
+    Command {
+        form,
+        heredocs: node.heredocs.clone(),
+        span,
+    }
 }
 
 fn network(flags: &Flags) -> Result<Network, Diagnostic> {
-    let Some(word) = flags.written("network") else { return Ok(Network::Default) };
+    let Some(word) = flags.written("network") else {
+        return Ok(Network::Default);
+    };
     match word.text.as_str() {
         "default" => Ok(Network::Default),
         "none" => Ok(Network::None),
         "host" => Ok(Network::Host),
-        other => Err(error("flag-value", format!("invalid network mode {other:?}"), word.span)
-            .advise("--network takes default, none or host")),
+        other => Err(
+            error("flag-value", format!("invalid network mode {other:?}"), word.span)
+                .advise("--network takes default, none or host"),
+        ),
     }
 }
 
 fn security(flags: &Flags) -> Result<Security, Diagnostic> {
-    let Some(word) = flags.written("security") else { return Ok(Security::Sandbox) };
+    let Some(word) = flags.written("security") else {
+        return Ok(Security::Sandbox);
+    };
     match word.text.as_str() {
         "sandbox" => Ok(Security::Sandbox),
         "insecure" => Ok(Security::Insecure),
-        other => Err(error("flag-value", format!("security {other:?} is not valid"), word.span)
-            .advise("--security takes sandbox or insecure")),
+        other => Err(error(
+            "flag-value",
+            format!("security {other:?} is not valid"),
+            word.span,
+        )
+        .advise("--security takes sandbox or insecure")),
     }
 }
 
 fn device(word: &Word) -> Result<Device, Diagnostic> {
     let bad = |message: String| error("device", message, word.span);
-    let fields = csv::fields(&word.text).map_err(|problem| bad(format!("failed to parse csv devices: {problem}")))?;
-    let mut device = Device { name: String::new(), required: false };
+    let fields =
+        csv::fields(&word.text).map_err(|problem| bad(format!("failed to parse csv devices: {problem}")))?;
+    let mut device = Device {
+        name: String::new(),
+        required: false,
+    };
     for field in fields {
-        match field.split_once('=').map(|(key, value)| (key.to_lowercase(), value)) {
+        match field
+            .split_once('=')
+            .map(|(key, value)| (key.to_lowercase(), value))
+        {
             None if field.eq_ignore_ascii_case("required") => device.required = true,
             None if device.name.is_empty() => device.name = field,
             None => return Err(bad(format!("invalid field '{field}' must be a key=value pair"))),
@@ -148,28 +177,44 @@ fn device(word: &Word) -> Result<Device, Diagnostic> {
 }
 
 fn interval(flags: &Flags, name: &str) -> Result<i64, Diagnostic> {
-    let Some(word) = flags.value(name) else { return Ok(0) };
+    let Some(word) = flags.value(name) else {
+        return Ok(0);
+    };
     let duration = units::duration(&word.text).map_err(|problem| {
         error("flag-value", problem, word.span).advise(format!("write a number with a unit: --{name}=30s"))
     })?;
     if duration != 0 && duration < MIN_DURATION {
-        return Err(error("flag-value", format!("Interval {name:?} cannot be less than 1ms"), word.span));
+        return Err(error(
+            "flag-value",
+            format!("Interval {name:?} cannot be less than 1ms"),
+            word.span,
+        ));
     }
     Ok(duration)
 }
 
 fn retries(flags: &Flags) -> Result<i64, Diagnostic> {
-    let Some(word) = flags.value("retries") else { return Ok(0) };
+    let Some(word) = flags.value("retries") else {
+        return Ok(0);
+    };
     let retries: i32 = word.text.parse().map_err(|problem: std::num::ParseIntError| {
         let reason = match problem.kind() {
             std::num::IntErrorKind::PosOverflow | std::num::IntErrorKind::NegOverflow => "value out of range",
             _ => "invalid syntax",
         };
-        error("flag-value", format!("parsing {:?}: {reason}", word.text), flags.span("retries", word.span))
-            .advise("--retries takes a whole number")
+        error(
+            "flag-value",
+            format!("parsing {:?}: {reason}", word.text),
+            flags.span("retries", word.span),
+        )
+        .advise("--retries takes a whole number")
     })?;
     if retries < 0 {
-        return Err(error("flag-value", format!("--retries cannot be negative ({retries})"), word.span));
+        return Err(error(
+            "flag-value",
+            format!("--retries cannot be negative ({retries})"),
+            word.span,
+        ));
     }
     Ok(i64::from(retries))
 }

@@ -75,16 +75,22 @@ fn enough(node: &Node) -> Result<(), Diagnostic> {
 
 fn sources_and_dest(node: &Node) -> Result<SourcesAndDest, Diagnostic> {
     let mut sources = words(&node.args);
-    let Some(dest) = sources.pop() else { return Ok(SourcesAndDest::default()) };
+    let Some(dest) = sources.pop() else {
+        return Ok(SourcesAndDest::default());
+    };
     let name = node.name();
     // A word that cannot be read as a marker has already been an error if it stood in the shell form.
     let marker = |text: &str| heredoc::marker(text).ok().flatten();
     if marker(&dest.text).is_some() {
         let message = format!("{name} cannot accept a heredoc as a destination");
-        return Err(error("heredoc", message, dest.span)
-            .advise(format!("put the destination last: {name} <<EOF /path/in/the/image")));
+        return Err(error("heredoc", message, dest.span).advise(format!(
+            "put the destination last: {name} <<EOF /path/in/the/image"
+        )));
     }
-    let mut files = SourcesAndDest { dest, ..SourcesAndDest::default() };
+    let mut files = SourcesAndDest {
+        dest,
+        ..SourcesAndDest::default()
+    };
     for source in sources {
         let Some(marker) = marker(&source.text) else {
             files.paths.push(source);
@@ -95,7 +101,11 @@ fn sources_and_dest(node: &Node) -> Result<SourcesAndDest, Diagnostic> {
         let content = body.map_or("", |body| body.content.as_str());
         files.contents.push(InlineFile {
             path: marker.name,
-            data: if marker.chomp { heredoc::chomp(content) } else { content.to_owned() },
+            data: if marker.chomp {
+                heredoc::chomp(content)
+            } else {
+                content.to_owned()
+            },
             expand: marker.expand,
             span: body.map_or(source.span, |body| body.span),
         });

@@ -47,14 +47,22 @@ pub(super) fn read(node: &Node, known: &[(&'static str, Takes)]) -> Result<Flags
             return Err(error("unknown-flag", message, flag.span).advise(advice));
         };
         if takes != Takes::Values && flags.is_set(name) {
-            return Err(error("duplicate-flag", format!("duplicate flag specified: --{name}"), flag.span));
+            return Err(error(
+                "duplicate-flag",
+                format!("duplicate flag specified: --{name}"),
+                flag.span,
+            ));
         }
         let truth = match (takes, value.map(str::to_lowercase).as_deref()) {
             (Takes::Bool, None | Some("true")) => Some(true),
             (Takes::Bool, Some("false")) => Some(false),
             (Takes::Bool, Some("")) | (Takes::Value | Takes::Values, None) => {
-                return Err(error("flag-value", format!("missing a value on flag: --{name}"), flag.span)
-                    .advise(format!("write --{name}=value, without a blank")));
+                return Err(error(
+                    "flag-value",
+                    format!("missing a value on flag: --{name}"),
+                    flag.span,
+                )
+                .advise(format!("write --{name}=value, without a blank")));
             }
             (Takes::Bool, Some(_)) => {
                 let value = value.unwrap_or_default();
@@ -63,7 +71,10 @@ pub(super) fn read(node: &Node, known: &[(&'static str, Takes)]) -> Result<Flags
             }
             (Takes::Value | Takes::Values, Some(_)) => None,
         };
-        let word = Word { text: value.unwrap_or_default().to_owned(), span: flag.span };
+        let word = Word {
+            text: value.unwrap_or_default().to_owned(),
+            span: flag.span,
+        };
         flags.found.push((name, word, truth));
     }
     Ok(flags)
@@ -81,7 +92,10 @@ impl Flags {
 
     /// The value of a flag of type bool.
     pub(super) fn truth(&self, name: &str) -> Option<bool> {
-        self.found.iter().find(|(found, ..)| *found == name).and_then(|(.., truth)| *truth)
+        self.found
+            .iter()
+            .find(|(found, ..)| *found == name)
+            .and_then(|(.., truth)| *truth)
     }
 
     /// The value of a flag; an empty one is the same as none.
@@ -91,12 +105,19 @@ impl Flags {
 
     /// The value of a flag, even if it is empty.
     pub(super) fn written(&self, name: &str) -> Option<Word> {
-        self.found.iter().find(|(found, ..)| *found == name).map(|(_, word, _)| word.clone())
+        self.found
+            .iter()
+            .find(|(found, ..)| *found == name)
+            .map(|(_, word, _)| word.clone())
     }
 
     /// All values of a flag that may repeat.
     pub(super) fn values(&self, name: &str) -> Vec<Word> {
-        self.found.iter().filter(|(found, ..)| *found == name).map(|(_, word, _)| word.clone()).collect()
+        self.found
+            .iter()
+            .filter(|(found, ..)| *found == name)
+            .map(|(_, word, _)| word.clone())
+            .collect()
     }
 
     /// The names that are used, each once.

@@ -53,7 +53,9 @@ pub(super) fn stage(node: Node, index: usize) -> Result<Stage, Diagnostic> {
 
 fn is_stage_name(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_lowercase())
-        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.'))
+        && name
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.'))
 }
 
 /// The description of `name` in the comment above: the line that begins with it.
@@ -61,13 +63,17 @@ fn doc(comments: &[String], name: &str) -> String {
     if name.is_empty() {
         return String::new();
     }
-    let described = comments.iter().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    let described = comments
+        .iter()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     described.unwrap_or_default().to_owned()
 }
 
 pub(super) fn arg(node: &Node) -> Result<Vec<ArgDeclaration>, Diagnostic> {
     // Flags are not looked at: BuildKit takes `ARG --x A` too.
-    let Args::Declarations(declarations) = &node.args else { return Err(at_least_one(node)) };
+    let Args::Declarations(declarations) = &node.args else {
+        return Err(at_least_one(node));
+    };
     declarations
         .iter()
         .map(|declaration| {
@@ -76,14 +82,20 @@ pub(super) fn arg(node: &Node) -> Result<Vec<ArgDeclaration>, Diagnostic> {
                 return Err(blank_name(node, &name));
             }
             let doc = doc(&node.comments, &name.text);
-            Ok(ArgDeclaration { name, default: declaration.default.clone(), doc })
+            Ok(ArgDeclaration {
+                name,
+                default: declaration.default.clone(),
+                doc,
+            })
         })
         .collect()
 }
 
 pub(super) fn pairs(node: &Node) -> Result<Vec<KeyValue>, Diagnostic> {
     flags::read(node, &[])?;
-    let Args::Pairs(pairs) = &node.args else { return Err(at_least_one(node)) };
+    let Args::Pairs(pairs) = &node.args else {
+        return Err(at_least_one(node));
+    };
     if let Some(pair) = pairs.iter().find(|pair| pair.key.text.is_empty()) {
         return Err(blank_name(node, &pair.value));
     }
@@ -93,7 +105,10 @@ pub(super) fn pairs(node: &Node) -> Result<Vec<KeyValue>, Diagnostic> {
 /// The one text of `MAINTAINER`, `STOPSIGNAL`, `USER` and `WORKDIR`.
 pub(super) fn one_text(node: &Node, check_flags: bool) -> Result<Word, Diagnostic> {
     let Args::Text(text) = &node.args else {
-        return Err(arguments(node, format!("{} requires exactly one argument", node.name())));
+        return Err(arguments(
+            node,
+            format!("{} requires exactly one argument", node.name()),
+        ));
     };
     if check_flags {
         flags::read(node, &[])?;
@@ -120,8 +135,15 @@ pub(super) fn volume(node: &Node) -> Result<Vec<Word>, Diagnostic> {
     words
         .into_iter()
         .map(|word| match word.text.trim() {
-            "" => Err(error("arguments", "VOLUME specified can not be an empty string", word.span)),
-            text => Ok(Word { text: text.to_owned(), span: word.span }),
+            "" => Err(error(
+                "arguments",
+                "VOLUME specified can not be an empty string",
+                word.span,
+            )),
+            text => Ok(Word {
+                text: text.to_owned(),
+                span: word.span,
+            }),
         })
         .collect()
 }
@@ -130,16 +152,20 @@ pub(super) fn shell(node: &Node) -> Result<Vec<String>, Diagnostic> {
     flags::read(node, &[])?;
     match &node.args {
         Args::Json { strings, .. } if !strings.is_empty() => Ok(strings.clone()),
-        Args::Text(text) => {
-            Err(error("json-array", "SHELL requires the arguments to be in JSON form", text.span)
-                .advise("write SHELL [\"/bin/sh\", \"-c\"]; JSON takes double quotes only"))
-        }
+        Args::Text(text) => Err(error(
+            "json-array",
+            "SHELL requires the arguments to be in JSON form",
+            text.span,
+        )
+        .advise("write SHELL [\"/bin/sh\", \"-c\"]; JSON takes double quotes only")),
         _ => Err(at_least_one(node)),
     }
 }
 
 pub(super) fn onbuild(node: &Node) -> Result<Onbuild, Diagnostic> {
-    let Args::Sub(trigger) = &node.args else { return Err(at_least_one(node)) };
+    let Args::Sub(trigger) = &node.args else {
+        return Err(at_least_one(node));
+    };
     flags::read(node, &[])?;
     let refused = match trigger.name().as_str() {
         "ONBUILD" => Some("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed".to_owned()),
@@ -164,5 +190,9 @@ fn at_least_one(node: &Node) -> Diagnostic {
 }
 
 fn blank_name(node: &Node, word: &Word) -> Diagnostic {
-    error("key-value", format!("{} names can not be blank", node.name()), word.span)
+    error(
+        "key-value",
+        format!("{} names can not be blank", node.name()),
+        word.span,
+    )
 }

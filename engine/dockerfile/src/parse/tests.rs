@@ -17,11 +17,16 @@ struct Case {
 }
 
 /// Where our words differ from the recorded ones; ours carry the same facts.
-const OUR_WORDS: &[(&str, &str)] =
-    &[("strconv.ParseInt: parsing \"x\": invalid syntax", "parsing \"x\": invalid syntax")];
+const OUR_WORDS: &[(&str, &str)] = &[(
+    "strconv.ParseInt: parsing \"x\": invalid syntax",
+    "parsing \"x\": invalid syntax",
+)];
 
 fn ours(recorded: &str) -> &str {
-    OUR_WORDS.iter().find(|(theirs, _)| *theirs == recorded).map_or(recorded, |(_, ours)| ours)
+    OUR_WORDS
+        .iter()
+        .find(|(theirs, _)| *theirs == recorded)
+        .map_or(recorded, |(_, ours)| ours)
 }
 
 #[test]
@@ -90,7 +95,11 @@ fn texts(words: &[Word]) -> Vec<&str> {
 
 /// A list as Go prints it: an empty one that was never made is null.
 fn list(words: &[Word]) -> Value {
-    if words.is_empty() { Value::Null } else { json!(texts(words)) }
+    if words.is_empty() {
+        Value::Null
+    } else {
+        json!(texts(words))
+    }
 }
 
 fn arg(arg: &crate::ast::ArgDeclaration) -> Value {
@@ -131,7 +140,11 @@ fn sources(files: &SourcesAndDest, fields: &mut Map<String, Value>) {
         .collect();
     fields.insert("SourcePaths".to_owned(), list(&files.paths));
     fields.insert("DestPath".to_owned(), json!(files.dest.text));
-    let contents = if contents.is_empty() { Value::Null } else { Value::Array(contents) };
+    let contents = if contents.is_empty() {
+        Value::Null
+    } else {
+        Value::Array(contents)
+    };
     fields.insert("SourceContents".to_owned(), contents);
 }
 
@@ -178,7 +191,9 @@ fn command(instruction: &Instruction) -> Value {
             let mounts: Result<Vec<Value>, _> = run
                 .mounts
                 .iter()
-                .map(|word| mount::parse(&word.text, &mut |text| Ok(text.to_owned())).map(|mount| mounted(&mount)))
+                .map(|word| {
+                    mount::parse(&word.text, &mut |text| Ok(text.to_owned())).map(|mount| mounted(&mount))
+                })
                 .collect();
             match mounts {
                 Ok(mounts) => {
@@ -210,7 +225,9 @@ fn mounted(mount: &mount::Mount) -> Value {
 }
 
 fn health(check: &Healthcheck) -> Value {
-    let Healthcheck::Check(check) = check else { return json!({"Test": ["NONE"]}) };
+    let Healthcheck::Check(check) = check else {
+        return json!({"Test": ["NONE"]});
+    };
     let mut test = Vec::new();
     match &check.command.form {
         CommandForm::Shell(text) => test.extend(["CMD-SHELL".to_owned(), text.clone()]),
@@ -242,14 +259,27 @@ fn spans_lead_to_the_source() {
     let stage = &dockerfile.stages[0];
     assert_eq!(at(stage.span), "FROM debian \\\n  AS b");
     assert_eq!(at(stage.name_as_written.as_ref().unwrap().span), "b");
-    let InstructionKind::Copy(copy) = &stage.instructions[0].kind else { panic!() };
+    let InstructionKind::Copy(copy) = &stage.instructions[0].kind else {
+        panic!()
+    };
     assert_eq!(at(copy.from.as_ref().unwrap().span), "--from=x");
-    assert_eq!(copy.files.paths.iter().map(|word| at(word.span)).collect::<Vec<_>>(), ["a", "\"$B\""]);
+    assert_eq!(
+        copy.files
+            .paths
+            .iter()
+            .map(|word| at(word.span))
+            .collect::<Vec<_>>(),
+        ["a", "\"$B\""]
+    );
     assert_eq!(copy.files.dest.span.first_line, 5);
-    let InstructionKind::Arg(args) = &stage.instructions[1].kind else { panic!() };
+    let InstructionKind::Arg(args) = &stage.instructions[1].kind else {
+        panic!()
+    };
     assert_eq!(at(args[0].name.span), "A");
     assert_eq!(at(args[0].default.as_ref().unwrap().span), "1");
-    let InstructionKind::Env(env) = &stage.instructions[2].kind else { panic!() };
+    let InstructionKind::Env(env) = &stage.instructions[2].kind else {
+        panic!()
+    };
     assert_eq!((at(env[0].key.span), at(env[0].value.span)), ("C", "\"d e\""));
 }
 
@@ -273,18 +303,71 @@ fn warnings_survive_an_error() {
 #[test]
 fn triggers_are_read_back() {
     let dockerfile = parse("D", "FROM a\nONBUILD RUN <<-E <<'F' cat\n\tx\n\tE\ny\nF\n").unwrap();
-    let InstructionKind::Onbuild(onbuild) = &dockerfile.stages[0].instructions[0].kind else { panic!() };
+    let InstructionKind::Onbuild(onbuild) = &dockerfile.stages[0].instructions[0].kind else {
+        panic!()
+    };
     assert_eq!(onbuild.expression, "RUN <<-E <<'F' cat\n\tx\nE\ny\nF");
     let instruction = parse_onbuild("base", &onbuild.expression).unwrap();
-    let InstructionKind::Run(run) = instruction.kind else { panic!() };
+    let InstructionKind::Run(run) = instruction.kind else {
+        panic!()
+    };
     assert_eq!(run.command.heredocs.len(), 2);
-    assert!(parse_onbuild("base", "RUN a\nRUN b").unwrap_err()[0].message.contains("single expression"));
+    assert!(
+        parse_onbuild("base", "RUN a\nRUN b").unwrap_err()[0]
+            .message
+            .contains("single expression")
+    );
     assert!(parse_onbuild("base", "FROM a").is_err());
-    assert!(parse_onbuild("base", "FOO a").unwrap_err()[0].message.contains("unknown instruction"));
+    assert!(
+        parse_onbuild("base", "FOO a").unwrap_err()[0]
+            .message
+            .contains("unknown instruction")
+    );
 }
 
 #[test]
 fn onbuild_nested_spans_stay_inside() {
     let text = "FROM a\nONBUILD COPY --nope a \\\n b\n";
     assert!(parse("D", text).is_ok(), "a trigger is judged when it runs");
+}
+
+/// Each of these would take minutes, or the stack, if anything in the way were quadratic or recursive.
+#[test]
+fn hostile_files_are_read_in_linear_time() {
+    let size = super::MAX_FILE / 8;
+    let fill = |line: &str| format!("FROM a\n{}", line.repeat(size / line.len()));
+    for text in [
+        fill("\\\n"),
+        fill("#\n"),
+        fill("RUN x\n"),
+        fill("FOO\n"),
+        fill("ENV A=b\n"),
+        format!("FROM a\nRUN {}", "cat <<A \\\n".repeat(size / 10)),
+        format!("FROM a\nENV {}", "A=b \\\n".repeat(size / 6)),
+        format!("FROM a\nCOPY {}b\n", "--link \\\n".repeat(size / 9)),
+        format!("FROM a\nRUN {}b\n", "--mount=type=bind \\\n".repeat(size / 20)),
+        format!("FROM a\nCMD {}", "[\\\n".repeat(size / 3)),
+        format!("FROM a\nLABEL A={}\"", "\"\"'\\\n".repeat(size / 5)),
+        format!("FROM a\nRUN <<{}\n", "\"'<<\\\n".repeat(size / 6)),
+        format!("FROM a\nONBUILD {}", "ONBUILD \\\n".repeat(size / 10)),
+        fill("RUN <<A\nA\n"),
+        fill("FROM b AS c\n"),
+        fill("USER x\n"),
+    ] {
+        let (dockerfile, errors) = parse_lenient("D", &text);
+        for error in &errors {
+            assert!(error.render().len() < 20_000);
+        }
+        assert!(crate::lint::check(&dockerfile, &crate::lint::LintConfig::default()).len() <= size);
+    }
+}
+
+#[test]
+fn the_number_of_instructions_is_bounded() {
+    let errors = parse(
+        "D",
+        &format!("FROM a\n{}", "USER b\n".repeat(nodes::MAX_INSTRUCTIONS)),
+    )
+    .unwrap_err();
+    assert!(errors[0].message.contains("more than"), "{}", errors[0]);
 }
