@@ -1,0 +1,162 @@
+//! The operator's settings: a file that the chart writes, and the command line.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+use k8s_openapi::api::core::v1::{LocalObjectReference, ResourceRequirements, Toleration};
+use serde::{Deserialize, Serialize};
+use slipway_plan::protocol::RegistryHost;
+
+/// The command line; each flag has an environment variable.
+#[derive(Debug, Clone, clap::Parser)]
+#[command(name = "slipway-operator", version, about = "Builds container images from ImageBuilds")]
+pub struct Options {
+    /// The settings file.
+    #[arg(long, env = "SLIPWAY_CONFIG", default_value = "/etc/slipway/config.yaml")]
+    pub config: PathBuf,
+    /// Where /healthz, /readyz and /metrics listen.
+    #[arg(long, env = "SLIPWAY_LISTEN", default_value = "0.0.0.0:8080")]
+    pub listen: SocketAddr,
+    /// How log lines look.
+    #[arg(long, env = "SLIPWAY_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+    /// What is logged, as a tracing filter: `info`, `slipway_operator=debug,info`.
+    #[arg(long, env = "SLIPWAY_LOG", default_value = "info,kube=warn")]
+    pub log: String,
+    /// Namespace of the lease; that of the kubeconfig or pod when left out.
+    #[arg(long, env = "SLIPWAY_LEASE_NAMESPACE")]
+    pub lease_namespace: Option<String>,
+    /// Name of the lease that the replicas elect a leader by.
+    #[arg(long, env = "SLIPWAY_LEASE_NAME", default_value = "slipway-operator")]
+    pub lease_name: String,
+    /// Who this replica is in the lease and in events: the pod's name.
+    #[arg(long, env = "SLIPWAY_IDENTITY")]
+    pub identity: Option<String>,
+    /// Watch one namespace only; all when left out.
+    #[arg(long, env = "SLIPWAY_NAMESPACE")]
+    pub namespace: Option<String>,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// One readable line each.
+    Text,
+    /// One JSON object each.
+    Json,
+}
+
+/// The settings file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Config {
+    /// The pods that build.
+    pub runner: Runner,
+    /// Registries that need settings.
+    #[serde(default)]
+    pub registries: Vec<RegistryHost>,
+}
+
+/// The pods that build, as the chart sets them up; an ImageBuild may say more.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Runner {
+    /// The runner image.
+    pub image: String,
+    /// When the kubelet pulls it: `Always`, `IfNotPresent` or `Never`.
+    #[serde(default = "if_not_present")]
+    pub image_pull_policy: String,
+    /// Secrets to pull it with; they must be in the namespace of the build.
+    #[serde(default)]
+    pub image_pull_secrets: Vec<LocalObjectReference>,
+    /// Resources of a pod whose ImageBuild says nothing.
+    #[serde(default)]
+    pub resources: ResourceRequirements,
+    /// Node labels that every pod asks for.
+    #[serde(default)]
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints that every pod tolerates.
+    #[serde(default)]
+    pub tolerations: Vec<Toleration>,
+    /// How long a pod that has its node may take to start (image pull, volumes) before the build fails; seconds.
+    #[serde(default = "five_minutes")]
+    pub start_timeout_seconds: u32,
+    /// Size limit of the store, an emptyDir, as a quantity; none when left out.
+    #[serde(default)]
+    pub store_size_limit: Option<String>,
+}
+
+fn if_not_present() -> String {
+    "IfNotPresent".to_owned()
+}
+
+const fn five_minutes() -> u32 {
+    300
+}
+
+impl Config {
+    /// Reads the file.
+    pub fn read(path: &std::path::Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Self::parse(&text).map_err(|message| ConfigError::Parse { path: path.to_owned(), message })
+    }
+
+    /// Reads a text; the message of an error has line and column.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        serde_yaml::from_str(text).map_err(|error| error.to_string())
+    }
+
+    /// How long a pod that has its node may take to start.
+    pub fn start_timeout(&self) -> Duration {
+        Duration::from_secs(self.runner.start_timeout_seconds.into())
+    }
+}
+
+/// Why there are no settings.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("failed to read the settings file {path}: give its path by --config", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's word.
+        source: std::io::Error,
+    },
+    /// The file says something else than settings.
+    #[error("failed to understand the settings file {path}: {message}", path = path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with line and column.
+        message: String,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_with_an_image_is_enough() {
+        let config = Config::parse("runner: {image: 'r.example.com/runner:1'}\n").unwrap();
+        assert_eq!(config.runner.image_pull_policy, "IfNotPresent");
+        assert_eq!(config.start_timeout(), Duration::from_secs(300));
+    }
+
+    #[test]
+    fn everything_that_the_chart_can_say_is_understood() {
+        let config = Config::parse(
+            "runner:\n  image: r\n  imagePullPolicy: Never\n  imagePullSecrets: [{name: pull}]\n  resources: {limits: {memory: 1Gi}}\n  nodeSelector: {a: b}\n  tolerations: [{operator: Exists}]\n  startTimeoutSeconds: 10\n  storeSizeLimit: 20Gi\nregistries:\n- host: docker.io\n  mirrors: [mirror.example.com]\n- host: registry.slipway.test:5000\n  insecure: true\n",
+        )
+        .unwrap();
+        assert!(config.registries[1].insecure);
+        assert_eq!(config.runner.resources.limits.unwrap()["memory"].0, "1Gi");
+    }
+
+    #[test]
+    fn a_misspelt_setting_is_refused_by_name() {
+        let error = Config::parse("runner: {image: r, imagePulPolicy: Never}\n").unwrap_err();
+        assert!(error.contains("imagePulPolicy"), "{error}");
+    }
+}

@@ -1,0 +1,316 @@
+//! The driver: watches ImageBuilds and their pods, and takes each build through the five steps.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use futures::{Stream, StreamExt as _};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api, Client, ResourceExt as _,
+    core::DeserializeGuard,
+    runtime::{
+        Controller, WatchStreamExt as _,
+        controller::Action as Requeue,
+        events::Recorder,
+        reflector::{self, ObjectRef},
+        watcher,
+    },
+};
+use slipway_crd::{ImageBuild, names};
+use slipway_oci::Digest;
+
+use crate::{
+    apply::{Applier, ApplyError},
+    assemble,
+    config::Config,
+    decide::{self, Action, Observed},
+    facts::{Facts, Fault, Lookup},
+    memory::Memory,
+    metrics::Metrics,
+    observe,
+    registry::{Connect, Registry},
+    report::{Reporter, Told},
+    validate,
+};
+
+/// A reconcile asks the registry at most twice and is refused pods at most once; more turns than this are a fault.
+const TURNS: usize = 8;
+/// How often what belongs to builds that are gone is forgotten.
+const SWEEP: Duration = Duration::from_secs(60);
+
+type Guarded = DeserializeGuard<ImageBuild>;
+
+/// What every reconcile has.
+pub struct Context {
+    /// The API.
+    pub client: Client,
+    /// The settings.
+    pub config: Arc<Config>,
+    /// Ways to registries.
+    pub connect: Arc<dyn Connect>,
+    /// What bridges the watch.
+    pub memory: Memory,
+    /// Numbers.
+    pub metrics: Arc<Metrics>,
+    /// Where events go.
+    pub told: Told,
+    pods: reflector::Store<Pod>,
+}
+
+/// Why a reconcile did not come to its end; it is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    /// The stored object is not what the CRD says.
+    #[error("failed to understand the ImageBuild: {0}; was the CRD upgraded with the chart?")]
+    Invalid(String),
+    /// The watch of pods has ended.
+    #[error("failed to read pods: the watch has ended")]
+    PodsGone,
+    /// What the spec refers to could not be read.
+    #[error("failed to read what the build refers to: {0}")]
+    Observe(#[source] Box<kube::Error>),
+    /// An action could not be done.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// The status could not be written.
+    #[error("failed to write the status: {0}")]
+    Report(#[source] Box<kube::Error>),
+    /// The decision goes round in circles.
+    #[error("failed to come to an end after {TURNS} decisions; this is a fault of Slipway, please report it")]
+    Circle,
+}
+
+/// Runs the controller until `shutdown` resolves. Reconciles that run then come to their end.
+pub async fn run(
+    client: Client,
+    namespace: Option<String>,
+    config: Arc<Config>,
+    connect: Arc<dyn Connect>,
+    metrics: Arc<Metrics>,
+    recorder: Recorder,
+    shutdown: impl Future<Output = ()> + Send + Sync + 'static,
+) {
+    let (pods, pod_changes) = watch_pods(&client, namespace.as_deref());
+    let builds: Api<Guarded> = api(&client, namespace.as_deref());
+    let told = Told::start(recorder, Arc::clone(&metrics));
+    let context =
+        Arc::new(Context { client, config, connect, memory: Memory::default(), metrics, told, pods });
+    let controller = Controller::new(builds, watcher::Config::default())
+        .owns_stream(pod_changes)
+        .graceful_shutdown_on(shutdown);
+    let sweeper = sweep(controller.store(), Arc::clone(&context));
+    let work = controller.run(reconcile, after_error, context).for_each(|result| async move {
+        match result {
+            // Told by `after_error` already, or an object that was deleted in between.
+            Ok(_) | Err(kube::runtime::controller::Error::ReconcilerFailed(..) | kube::runtime::controller::Error::ObjectNotFound(_)) => {}
+            Err(error) => tracing::warn!(%error, "the watch failed; trying again"),
+        }
+    });
+    tokio::select! {
+        () = work => {}
+        () = sweeper => {}
+    }
+}
+
+fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+/// One watch for both the store that decisions read and the triggers: a trigger never comes before its pod is stored.
+fn watch_pods(
+    client: &Client,
+    namespace: Option<&str>,
+) -> (reflector::Store<Pod>, impl Stream<Item = Result<Pod, watcher::Error>> + Send + 'static) {
+    let (store, writer) = reflector::store();
+    let ours = format!("{}={},{}", names::LABEL_MANAGED_BY, names::MANAGED_BY, names::LABEL_BUILD);
+    let changes = watcher(api::<Pod>(client, namespace), watcher::Config::default().labels(&ours))
+        .default_backoff()
+        // Half of a stored pod, and never read.
+        .modify(|pod| pod.metadata.managed_fields = None)
+        .reflect(writer)
+        .touched_objects();
+    (store, changes)
+}
+
+async fn sweep(builds: reflector::Store<Guarded>, context: Arc<Context>) {
+    let mut ticks = tokio::time::interval(SWEEP);
+    loop {
+        ticks.tick().await;
+        if builds.wait_until_ready().await.is_err() {
+            return;
+        }
+        let uids: HashSet<String> = builds.state().iter().filter_map(|build| build.uid()).collect();
+        context.memory.keep_only(&uids);
+        context.metrics.keep_only(&uids);
+    }
+}
+
+fn after_error(build: Arc<Guarded>, error: &ReconcileError, context: Arc<Context>) -> Requeue {
+    let name = ObjectRef::from_obj(&*build);
+    match error {
+        ReconcileError::Invalid(_) => {
+            tracing::error!(build = %name, %error, "left alone until it changes");
+            Requeue::await_change()
+        }
+        _ => {
+            context.metrics.error("api");
+            tracing::warn!(build = %name, %error, "trying again");
+            Requeue::requeue(Duration::from_secs(2))
+        }
+    }
+}
+
+#[tracing::instrument(name = "build", skip_all, fields(namespace = guarded.namespace(), name = guarded.name_any()))]
+async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<Requeue, ReconcileError> {
+    let _measured = context.metrics.reconcile();
+    let build = guarded.0.as_ref().map_err(|invalid| ReconcileError::Invalid(invalid.error.clone()))?;
+    context.pods.wait_until_ready().await.map_err(|_| ReconcileError::PodsGone)?;
+    let uid = build.uid().unwrap_or_default();
+    let mut work = Work {
+        build: context.memory.newest(&uid, Arc::new(build.clone())),
+        context: &context,
+        facts: Facts::default(),
+        args: Default::default(),
+        uid,
+    };
+    for _ in 0..TURNS {
+        if let Some(requeue) = work.turn().await? {
+            return Ok(requeue);
+        }
+    }
+    Err(ReconcileError::Circle)
+}
+
+/// One reconcile.
+struct Work<'a> {
+    context: &'a Context,
+    build: Arc<ImageBuild>,
+    uid: String,
+    facts: Facts,
+    args: crate::facts::Args,
+}
+
+impl Work<'_> {
+    /// Observes, decides, applies and reports once. `None`: something was learned, decide again.
+    async fn turn(&mut self) -> Result<Option<Requeue>, ReconcileError> {
+        let Context { client, config, memory, metrics, told, pods, connect: _ } = self.context;
+        if decide::wants_inputs(&self.build) {
+            let inputs =
+                observe::inputs(client, &self.build).await.map_err(|error| ReconcileError::Observe(Box::new(error)))?;
+            self.facts.missing = inputs.missing;
+            self.args = inputs.args;
+        }
+        let views = observe::pods(pods, memory, &self.build);
+        let observed = Observed {
+            build: &self.build,
+            pods: &views,
+            facts: &self.facts,
+            start_timeout: config.start_timeout(),
+            now: Timestamp::now(),
+        };
+        let decision = decide::decide(&observed);
+
+        let (slow, quick): (Vec<Action>, Vec<Action>) = decision.actions.into_iter().partition(Action::is_slow);
+        let generation = decision.status.run.as_ref().map_or(0, |run| run.generation);
+        let plan: Option<Digest> =
+            decision.status.plan.as_ref().and_then(|plan| plan.digest.as_ref()?.parse().ok());
+        let schedule = match &self.facts.schedule {
+            Lookup::Done(schedule) => Some(schedule),
+            Lookup::Untried | Lookup::Failed(_) => None,
+        };
+        let applier = Applier {
+            client,
+            config,
+            memory,
+            build: &self.build,
+            generation,
+            args: &self.args,
+            plan: plan.as_ref().zip(schedule.map(AsRef::as_ref)),
+        };
+        let refused = applier.apply(&quick).await?;
+        if !refused.is_empty() && self.facts.refused.is_empty() {
+            // The status must not speak of pods that are not there.
+            self.facts.refused = refused;
+            return Ok(None);
+        }
+        if let Some(Action::FetchSchedule { plan }) = slow.first() {
+            // Before anything is written: the pods of the first stages are what everybody waits for.
+            self.fetch_schedule(plan, generation).await?;
+            return Ok(None);
+        }
+        let reporter = Reporter { client, metrics, memory };
+        match reporter.status(&self.build, &decision.status).await {
+            Ok(Some(written)) => self.build = Arc::new(written),
+            Ok(None) => {}
+            // Deleted, or deleted and made anew, meanwhile: the watch tells.
+            Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => {
+                return Ok(Some(Requeue::requeue(Duration::from_secs(1))));
+            }
+            Err(error) => return Err(ReconcileError::Report(Box::new(error))),
+        }
+        told.turns(&self.build, decision.turns);
+        if let Some(Action::Publish(publication)) = slow.first() {
+            self.facts.published = match self.registry().await? {
+                Ok(registry) => into_lookup(assemble::publish(&*registry, publication).await),
+                Err(fault) => Lookup::Failed(fault),
+            };
+            self.count(generation, matches!(self.facts.published, Lookup::Failed(_)));
+            return Ok(None);
+        }
+        Ok(Some(decision.again.map_or_else(Requeue::await_change, Requeue::requeue)))
+    }
+
+    async fn fetch_schedule(&mut self, plan: &Digest, generation: i64) -> Result<(), ReconcileError> {
+        let memory = &self.context.memory;
+        if let Some(known) = memory.schedule(plan.as_str()) {
+            self.facts.schedule = Lookup::Done(known);
+            return Ok(());
+        }
+        let result = match (self.registry().await?, validate::validate(&self.build.spec)) {
+            (Ok(registry), Ok(valid)) => {
+                assemble::schedule(&*registry, &valid.cache_repository, plan).await.map(Arc::new)
+            }
+            (Err(fault), _) => Err(fault),
+            (_, Err(invalid)) => Err(Fault {
+                reason: slipway_crd::reasons::SPEC_INVALID,
+                message: invalid.to_string(),
+                transient: false,
+            }),
+        };
+        if let Ok(schedule) = &result {
+            memory.keep_schedule(plan.as_str(), Arc::clone(schedule));
+        }
+        self.count(generation, result.is_err());
+        self.facts.schedule = into_lookup(result);
+        Ok(())
+    }
+
+    fn count(&mut self, generation: i64, failed: bool) {
+        if failed {
+            self.context.metrics.error("registry");
+        }
+        self.context.memory.registry_answered(&self.uid, generation, failed);
+        self.facts.registry_attempts = self.context.memory.registry_attempts(&self.uid, generation);
+    }
+
+    /// The registries, with the build's credentials as they are now.
+    async fn registry(&self) -> Result<Result<Arc<dyn Registry>, Fault>, ReconcileError> {
+        let documents = observe::documents(&self.context.client, &self.build)
+            .await
+            .map_err(|error| ReconcileError::Observe(Box::new(error)))?;
+        Ok(self.context.connect.connect(documents))
+    }
+}
+
+fn into_lookup<T>(result: Result<T, Fault>) -> Lookup<T> {
+    match result {
+        Ok(value) => Lookup::Done(value),
+        Err(fault) => Lookup::Failed(fault),
+    }
+}

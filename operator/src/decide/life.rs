@@ -1,0 +1,289 @@
+//! When a run begins, is stopped, fails, succeeds and expires.
+
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use slipway_crd::{
+    FailureStatus, ImageBuild, ImageBuildStatus, ImageStatus, Phase, PlatformImage, Run, StageState, conditions, reasons,
+};
+
+use super::{Action, Draft, plain};
+use crate::{
+    facts::{Publication, Published},
+    validate,
+};
+
+/// How often to look whether something missing has appeared. There is no watch on Secrets: that would need the right to
+/// list them.
+const LOOK_FOR_MISSING: Duration = Duration::from_secs(5);
+
+/// The reasons that heal by themselves when what is missing appears.
+const MISSING: [&str; 3] =
+    [reasons::SECRET_NOT_FOUND, reasons::CONFIG_MAP_NOT_FOUND, reasons::CREDENTIALS_INVALID];
+
+/// Whether the next decision depends on Secrets and ConfigMaps being there: before the first pod of a run.
+pub fn wants_inputs(build: &ImageBuild) -> bool {
+    if build.metadata.deletion_timestamp.is_some() || build.spec.suspend {
+        return false;
+    }
+    let Some(status) = &build.status else { return true };
+    let generation = build.metadata.generation.unwrap_or_default();
+    begins(build, status, generation, true).is_some() || (waits_for_input(status) || no_pod_yet(status))
+}
+
+/// No pod of the run has been created.
+fn no_pod_yet(status: &ImageBuildStatus) -> bool {
+    !status.phase.unwrap_or_default().is_final() && status.plan.as_ref().is_none_or(|plan| plan.attempts == 0)
+}
+
+/// The run failed before its first pod, because something was missing.
+fn waits_for_input(status: &ImageBuildStatus) -> bool {
+    status.phase == Some(Phase::Failed)
+        && status.plan.as_ref().is_none_or(|plan| plan.attempts == 0)
+        && status.failure.as_ref().is_some_and(|failure| MISSING.contains(&failure.reason.as_str()))
+}
+
+/// Why a new run begins, if it does.
+fn begins(build: &ImageBuild, status: &ImageBuildStatus, generation: i64, missing: bool) -> Option<&'static str> {
+    let Some(run) = &status.run else {
+        return Some(if status.observed_generation.is_some() { reasons::SPEC_CHANGED } else { reasons::CREATED });
+    };
+    if run.inputs != validate::inputs(&build.spec) {
+        return Some(reasons::SPEC_CHANGED);
+    }
+    match status.phase.unwrap_or_default() {
+        // The image is there and nothing that it depends on has changed.
+        Phase::Succeeded => None,
+        Phase::Failed if status.observed_generation != Some(generation) => Some(reasons::SPEC_CHANGED),
+        Phase::Failed if waits_for_input(status) && !missing => Some(reasons::INPUT_APPEARED),
+        // A run goes on when only its retries, timeout or pod settings change.
+        _ => None,
+    }
+}
+
+impl Draft<'_> {
+    /// The whole life, from the beginning.
+    pub(super) fn live(&mut self) {
+        let build = self.o.build;
+        let generation = self.generation();
+        let begins = begins(build, &self.status, generation, self.o.facts.missing.is_some());
+        let finished = self.phase().is_final();
+        if build.spec.suspend && !(finished && self.same_inputs()) {
+            self.suspend();
+            self.clear_other_runs();
+            return;
+        }
+        if let Some(reason) = begins {
+            self.begin(reason);
+        }
+        self.status.observed_generation = Some(generation);
+        self.clear_other_runs();
+        if self.phase().is_final() {
+            self.rest();
+        } else if let Some(missing) = self.o.facts.missing.as_ref().filter(|_| no_pod_yet(&self.status)) {
+            self.fail(conditions::SOURCE_RESOLVED, plain(missing.reason, missing.message.clone()));
+            self.look_in(LOOK_FOR_MISSING);
+        } else {
+            self.build();
+        }
+    }
+
+    fn same_inputs(&self) -> bool {
+        self.status.run.as_ref().is_some_and(|run| run.inputs == validate::inputs(&self.o.build.spec))
+    }
+
+    fn begin(&mut self, reason: &'static str) {
+        let generation = self.generation();
+        let old = std::mem::take(&mut self.status);
+        if let Some(run) = &old.run
+            && !old.phase.unwrap_or_default().is_final()
+        {
+            let note = format!("generation {} was stopped: the spec has changed", run.generation);
+            self.turn(reasons::SUPERSEDED, false, None, note);
+        }
+        self.status = ImageBuildStatus {
+            observed_generation: Some(generation),
+            phase: Some(Phase::Pending),
+            reason: Some(reason.to_owned()),
+            // Kept for their transition times; `tell` sets every one of them.
+            conditions: old.conditions,
+            run: Some(Run {
+                generation,
+                inputs: validate::inputs(&self.o.build.spec),
+                started_at: Time(self.o.now),
+                finished_at: None,
+            }),
+            ..ImageBuildStatus::default()
+        };
+    }
+
+    /// Pods of runs that are over or have been replaced.
+    fn clear_other_runs(&mut self) {
+        let run = self.run_generation();
+        for pod in self.o.pods.iter().filter(|pod| pod.generation != run && !pod.deleting) {
+            self.actions.push(Action::DeletePod { name: pod.name.clone() });
+        }
+    }
+
+    fn suspend(&mut self) {
+        if self.status.run.is_some() {
+            self.turn(reasons::SUSPENDED, false, None, "stopped because spec.suspend is set; finished stages stay in the cache");
+        }
+        let conditions = std::mem::take(&mut self.status.conditions);
+        self.status = ImageBuildStatus {
+            observed_generation: Some(self.generation()),
+            phase: Some(Phase::Pending),
+            conditions,
+            ..ImageBuildStatus::default()
+        };
+        self.hold(reasons::SUSPENDED, "spec.suspend is set; set it to false to build");
+    }
+
+    /// Whether the run has taken too long; then it has been failed.
+    pub(super) fn is_late(&mut self, timeout: Duration) -> bool {
+        let Some(run) = &self.status.run else { return false };
+        let limit = SignedDuration::try_from(timeout).unwrap_or(SignedDuration::MAX);
+        let Ok(deadline) = run.started_at.0.checked_add(limit) else { return false };
+        if self.o.now < deadline {
+            self.look_at(deadline);
+            return false;
+        }
+        let waited_for = conditions::get(&self.status.conditions, conditions::READY)
+            .map(|ready| format!("; at the end: {} ({})", ready.reason, ready.message))
+            .unwrap_or_default();
+        let message = format!(
+            "the build did not end within {}{waited_for}; raise spec.timeout or remove what it waited for",
+            self.o.build.spec.timeout
+        );
+        let condition = match self.phase() {
+            Phase::Running => conditions::STAGES_COMPLETE,
+            Phase::Assembling => conditions::PUSHED,
+            _ => conditions::PLANNED,
+        };
+        self.fail(condition, plain(reasons::TIMED_OUT, message));
+        true
+    }
+
+    /// Ends the run without an image. Nothing has been tagged; whatever is alive is stopped at once.
+    pub(super) fn fail(&mut self, condition: &str, failure: FailureStatus) {
+        // A failure ends everything that this decision had begun.
+        self.actions.retain(|action| matches!(action, Action::DeletePod { .. }));
+        self.turns.retain(|turn| turn.reason != reasons::STAGE_STARTED && turn.reason != reasons::PLANNING);
+        self.again = None;
+        self.stop_pods();
+        for stage in &mut self.status.stages {
+            if !stage.state.is_final() {
+                stage.state = StageState::Cancelled;
+                stage.finished_at = Some(Time(self.o.now));
+            }
+        }
+        self.status.phase = Some(Phase::Failed);
+        if let Some(run) = &mut self.status.run {
+            run.finished_at = Some(Time(self.o.now));
+        }
+        let generation = self.status.observed_generation;
+        conditions::set(
+            &mut self.status.conditions,
+            condition,
+            conditions::Status::False,
+            &failure.reason,
+            one_line(&failure),
+            generation,
+            self.o.now,
+        );
+        let pod = failure.pod.clone();
+        self.turn(reasons::FAILED, true, pod.as_deref(), format!("{}: {}", failure.reason, one_line(&failure)));
+        self.status.failure = Some(failure);
+        self.look_for_expiry();
+    }
+
+    /// Ends the run with an image.
+    pub(super) fn succeed(&mut self, publication: &Publication, published: &Published) {
+        let names: Vec<String> = publication.images.iter().map(ToString::to_string).collect();
+        let sizes = published.sizes.iter().map(|size| i64::try_from(*size).ok()).chain(std::iter::repeat(None));
+        let platforms: Vec<PlatformImage> = publication
+            .results
+            .iter()
+            .zip(sizes)
+            .map(|((platform, digest), size)| PlatformImage {
+                platform: platform.to_string(),
+                digest: digest.to_string(),
+                size,
+            })
+            .collect();
+        self.turn(
+            reasons::SUCCEEDED,
+            false,
+            None,
+            format!("pushed {} as {}", published.digest, names.join(", ")),
+        );
+        self.status.image = Some(ImageStatus {
+            digest: published.digest.to_string(),
+            size: platforms.iter().map(|platform| platform.size).sum(),
+            names,
+            platforms,
+        });
+        self.status.phase = Some(Phase::Succeeded);
+        if let Some(run) = &mut self.status.run {
+            run.finished_at = Some(Time(self.o.now));
+        }
+        self.again = None;
+        self.stop_pods();
+        self.look_for_expiry();
+    }
+
+    /// The run is over: nothing may be left running, and the object may expire.
+    fn rest(&mut self) {
+        self.stop_pods();
+        if waits_for_input(&self.status) {
+            self.look_in(LOOK_FOR_MISSING);
+        }
+        self.look_for_expiry();
+    }
+
+    fn stop_pods(&mut self) {
+        let alive: Vec<_> =
+            self.pods().filter(|pod| pod.is_alive() && !pod.deleting).map(|pod| pod.name.clone()).collect();
+        self.actions.extend(alive.into_iter().map(|name| Action::DeletePod { name }));
+    }
+
+    fn look_for_expiry(&mut self) {
+        let (Some(seconds), Some(ended)) = (
+            self.o.build.spec.ttl_seconds_after_finished,
+            self.status.run.as_ref().and_then(|run| run.finished_at.clone()),
+        ) else {
+            return;
+        };
+        let Ok(expiry) = ended.0.checked_add(SignedDuration::from_secs(seconds.into())) else { return };
+        if self.o.now < expiry {
+            self.look_at(expiry);
+        } else if self.o.build.status.as_ref().is_some_and(|status| status.phase.unwrap_or_default().is_final()) {
+            // Not in the decision that ends the run: its end is written down first, for whoever waits for it.
+            self.turn(reasons::EXPIRED, false, None, format!("deleted {seconds} s after it ended, as spec.ttlSecondsAfterFinished says"));
+            self.actions.push(Action::DeleteBuild);
+        } else {
+            self.look_in(Duration::from_secs(1));
+        }
+    }
+}
+
+/// Place and message of a failure in one line.
+pub(super) fn one_line(failure: &FailureStatus) -> String {
+    let mut text = String::new();
+    if let Some(stage) = &failure.stage {
+        text.push_str("stage ");
+        text.push_str(stage);
+        if let Some(platform) = &failure.platform {
+            text.push_str(" (");
+            text.push_str(platform);
+            text.push(')');
+        }
+        text.push_str(": ");
+    }
+    if let (Some(file), Some(line)) = (&failure.file, failure.line) {
+        text.push_str(&format!("{file}:{line}: "));
+    }
+    text.push_str(&failure.message);
+    text
+}

@@ -1,0 +1,230 @@
+//! The stages: which are needed, which may start, what became of them, and the image from their results.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use slipway_crd::{FailureStatus, Phase, StageState, StageStatus, StepCounts, conditions, reasons};
+use slipway_oci::Digest;
+use slipway_plan::protocol::{Schedule, ScheduledStage};
+
+use super::{Action, Draft, backoff, plain, plan::Attempt};
+use crate::{
+    facts::{Lookup, Publication},
+    naming,
+    pod_view::{Kind, PodState},
+    validate::Valid,
+};
+
+/// The status holds this many stages; the CRD says the same.
+const STAGE_LIMIT: usize = 512;
+
+/// Which stages must run: those that a result needs, over every path that no cached result cuts off.
+pub(super) fn needed(schedule: &Schedule) -> Vec<bool> {
+    let mut needed = vec![false; schedule.stages.len()];
+    let mut open: Vec<usize> = schedule.results.iter().map(|result| result.stage).collect();
+    while let Some(index) = open.pop() {
+        let (Some(stage), Some(mark)) = (schedule.stages.get(index), needed.get_mut(index)) else { continue };
+        if stage.cached.is_none() && !std::mem::replace(mark, true) {
+            open.extend(&stage.needs);
+        }
+    }
+    needed
+}
+
+impl Draft<'_> {
+    /// Sees to the stages, and in the end to the image.
+    pub(super) fn stages_step(&mut self, plan: &Digest, valid: &Valid) {
+        let schedule = match &self.o.facts.schedule {
+            Lookup::Done(schedule) => Arc::clone(schedule),
+            Lookup::Untried => return self.actions.push(Action::FetchSchedule { plan: plan.clone() }),
+            Lookup::Failed(fault) => {
+                let fault = fault.clone();
+                return self.registry_failed(conditions::PLANNED, &fault, "read the plan");
+            }
+        };
+        if let Err(message) = check(&schedule, valid) {
+            return self.fail(conditions::PLANNED, plain(reasons::INTERNAL, message));
+        }
+        self.status.phase = Some(Phase::Running);
+        self.list_stages(&schedule);
+        let mut failures: Vec<(Timestamp, FailureStatus)> = Vec::new();
+        for (index, stage) in schedule.stages.iter().enumerate() {
+            self.stage_step(index, stage, &mut failures);
+        }
+        // The first that failed is the one that is told; others may have failed because of it.
+        if let Some((_, failure)) = failures.into_iter().min_by_key(|(at, _)| *at) {
+            return self.fail(conditions::STAGES_COMPLETE, failure);
+        }
+        self.publish_step(&schedule, valid);
+    }
+
+    /// Puts every stage of the schedule into the status, with what is known without looking at pods.
+    fn list_stages(&mut self, schedule: &Schedule) {
+        if self.status.stages.len() == schedule.stages.len() {
+            return;
+        }
+        self.status.stages = schedule
+            .stages
+            .iter()
+            .zip(needed(schedule))
+            .map(|(stage, needed)| {
+                let state = match (&stage.cached, needed) {
+                    (Some(_), _) => StageState::Cached,
+                    (None, true) => StageState::Waiting,
+                    (None, false) => StageState::Skipped,
+                };
+                let steps = match state {
+                    StageState::Cached => StepCounts { done: stage.steps, cached: stage.steps, total: stage.steps },
+                    _ => StepCounts { total: stage.steps, ..StepCounts::default() },
+                };
+                StageStatus {
+                    id: stage.id.clone(),
+                    name: stage.name.clone(),
+                    platform: stage.platform.to_string(),
+                    state,
+                    steps,
+                    digest: stage.cached.as_ref().map(ToString::to_string),
+                    ..StageStatus::default()
+                }
+            })
+            .collect();
+    }
+
+    fn stage_step(&mut self, index: usize, stage: &ScheduledStage, failures: &mut Vec<(Timestamp, FailureStatus)>) {
+        let Some(mut row) = self.status.stages.get(index).cloned().filter(|row| !row.state.is_final()) else { return };
+        let latest = self
+            .pods()
+            .filter(|pod| matches!(&pod.kind, Kind::Stage(id) if *id == stage.id))
+            .max_by_key(|pod| pod.attempt);
+        row.attempts = row.attempts.max(latest.map_or(0, |pod| pod.attempt));
+        if let Some(pod) = latest {
+            row.pod = Some(pod.name.clone());
+            row.node.clone_from(&pod.node);
+            row.started_at = row.started_at.or(Some(Time(pod.created)));
+            row.state = match &pod.state {
+                PodState::Waiting(_) => StageState::Starting,
+                PodState::Running | PodState::Planned { .. } => StageState::Running,
+                PodState::Failed(_) => StageState::Waiting,
+                PodState::Finished { .. } => StageState::Succeeded,
+            };
+            if let PodState::Finished { manifest, executed, cached, at } = &pod.state {
+                row.digest = Some(manifest.to_string());
+                row.finished_at = Some(Time(*at));
+                row.steps = StepCounts { done: executed + cached, cached: *cached, total: row.steps.total };
+                let note = format!("{} ({}): {executed} steps executed, {cached} cached", row.name, row.platform);
+                self.turn(reasons::STAGE_FINISHED, false, Some(&pod.name), note);
+                return self.put(index, row);
+            }
+        } else if row.attempts == 0 && !self.may_start(stage) {
+            return self.put(index, row);
+        }
+        let what = format!("stage {} ({})", row.name, row.platform);
+        match self.attempt(&what, latest, row.attempts) {
+            Attempt::Going => {}
+            Attempt::Start(attempt) => {
+                row.state = StageState::Waiting;
+                if self.o.facts.refused.is_empty() {
+                    let build = self.o.build.metadata.name.as_deref().unwrap_or_default();
+                    let name = naming::stage_pod(build, self.run_generation(), &stage.id, attempt);
+                    self.actions.push(Action::StartStage { stage: index, attempt });
+                    self.turn(reasons::STAGE_STARTED, false, Some(&name), format!("{} ({})", row.name, row.platform));
+                    row.state = StageState::Starting;
+                    row.attempts = attempt;
+                    row.pod = Some(name);
+                    row.node = None;
+                    row.started_at = row.started_at.or(Some(Time(self.o.now)));
+                }
+            }
+            Attempt::Failed(mut failure, at) => {
+                row.state = StageState::Failed;
+                row.finished_at = Some(Time(at));
+                failure.stage = Some(row.name.clone());
+                failure.platform = Some(row.platform.clone());
+                failure.pod.clone_from(&row.pod);
+                failures.push((at, failure));
+            }
+        }
+        self.put(index, row);
+    }
+
+    fn put(&mut self, index: usize, row: StageStatus) {
+        if let Some(place) = self.status.stages.get_mut(index) {
+            *place = row;
+        }
+    }
+
+    /// Whether the first step of a stage has its inputs. For later ones it waits inside its pod.
+    fn may_start(&self, stage: &ScheduledStage) -> bool {
+        stage.start_after.iter().all(|&index| self.status.stages.get(index).is_some_and(|row| row.state.has_result()))
+    }
+
+    fn publish_step(&mut self, schedule: &Schedule, valid: &Valid) {
+        let digest = |stage: usize| self.status.stages.get(stage)?.digest.as_ref()?.parse::<Digest>().ok();
+        let results: Vec<_> = schedule
+            .results
+            .iter()
+            .filter_map(|result| Some((result.platform.clone(), digest(result.stage)?)))
+            .collect();
+        // A stage that no result needs does not hold the image up: `needed` has left it out.
+        let done = self.status.stages.iter().all(|stage| stage.state.is_final());
+        if results.len() < schedule.results.len() || !done {
+            return;
+        }
+        self.status.phase = Some(Phase::Assembling);
+        let publication = Publication { images: valid.images.clone(), results };
+        match &self.o.facts.published {
+            Lookup::Untried => self.actions.push(Action::Publish(publication)),
+            Lookup::Done(published) => self.succeed(&publication, published),
+            Lookup::Failed(fault) => {
+                let fault = fault.clone();
+                self.registry_failed(conditions::PUSHED, &fault, "push the image");
+            }
+        }
+    }
+
+    fn registry_failed(&mut self, condition: &str, fault: &crate::facts::Fault, what: &str) {
+        let attempts = self.o.facts.registry_attempts;
+        let message = format!("failed to {what}: {}", fault.message);
+        if fault.transient && attempts <= self.o.build.spec.retries {
+            self.hold(fault.reason, format!("{message} (attempt {attempts}; trying again)"));
+            self.look_in(backoff(attempts));
+        } else {
+            self.fail(condition, plain(fault.reason, message));
+        }
+    }
+}
+
+/// A plan comes from a pod that works on untrusted input: nothing in it is taken for granted.
+fn check(schedule: &Schedule, valid: &Valid) -> Result<(), String> {
+    let count = schedule.stages.len();
+    if count > STAGE_LIMIT {
+        return Err(format!("the plan has {count} stages over all platforms; the limit is {STAGE_LIMIT}"));
+    }
+    let label = |text: &str| {
+        !text.is_empty()
+            && text.len() <= 63
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+            && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && text.ends_with(|c: char| c.is_ascii_alphanumeric())
+    };
+    for (index, stage) in schedule.stages.iter().enumerate() {
+        if !label(&stage.id) {
+            return Err(format!("the plan names a stage {:?}, which is no label value", stage.id));
+        }
+        if stage.needs.iter().chain(&stage.start_after).any(|&other| other >= index) {
+            return Err(format!("the plan has stage {} before one that it needs", stage.id));
+        }
+        if schedule.stages.iter().take(index).any(|other| other.id == stage.id) {
+            return Err(format!("the plan has stage {} twice", stage.id));
+        }
+    }
+    let platforms: Vec<_> = schedule.results.iter().map(|result| &result.platform).collect();
+    if platforms != valid.platforms.iter().collect::<Vec<_>>() {
+        return Err("the plan is for other platforms than spec.platforms".to_owned());
+    }
+    if schedule.results.iter().any(|result| result.stage >= count) {
+        return Err("the plan has a result that is no stage".to_owned());
+    }
+    Ok(())
+}

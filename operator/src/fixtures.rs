@@ -1,0 +1,42 @@
+//! Builds, statuses and pods for tests.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde_json::json;
+use slipway_crd::{ImageBuild, ImageBuildStatus, Phase, Run};
+
+pub(crate) const START: i64 = 1_700_000_000;
+
+pub(crate) fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(START + second).unwrap()
+}
+
+/// A build of generation 1 that nobody has looked at.
+pub(crate) fn build() -> ImageBuild {
+    serde_json::from_value(json!({
+        "apiVersion": "slipway.build/v1alpha1",
+        "kind": "ImageBuild",
+        "metadata": {"name": "shop", "namespace": "team", "uid": "uid-1", "generation": 1, "resourceVersion": "1"},
+        "spec": {
+            "source": {"configMap": {"name": "files"}},
+            "output": {"images": ["r.example.com/team/shop:1", "r.example.com/team/shop:latest"]},
+            "timeout": "10m",
+        },
+    }))
+    .unwrap()
+}
+
+/// A status of a run of generation 1 that began at second 0.
+pub(crate) fn status(phase: Phase) -> ImageBuildStatus {
+    ImageBuildStatus {
+        observed_generation: Some(1),
+        phase: Some(phase),
+        run: Some(Run {
+            generation: 1,
+            inputs: crate::validate::inputs(&build().spec),
+            started_at: Time(at(0)),
+            finished_at: phase.is_final().then(|| Time(at(60))),
+        }),
+        ..ImageBuildStatus::default()
+    }
+}

@@ -1,0 +1,55 @@
+//! The request: what a run's pods are told, in a ConfigMap of their own.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use slipway_crd::{DEFAULT_DOCKERFILE, ImageBuild, names};
+use slipway_plan::protocol::{BuildName, DockerfileFrom, NoCache, REQUEST_FILE, RegistryHost, Request, SourceFrom};
+
+use super::Maker;
+use crate::{facts::Args, naming, validate::Valid};
+
+/// The request of a run.
+pub fn request(
+    build: &ImageBuild,
+    generation: i64,
+    valid: &Valid,
+    args: &Args,
+    registries: &[RegistryHost],
+) -> Request {
+    let spec = &build.spec;
+    let dockerfile = match (&spec.dockerfile.inline, &spec.dockerfile.path) {
+        (Some(text), _) => DockerfileFrom::Inline(text.clone()),
+        (None, Some(path)) => DockerfileFrom::Path(path.clone()),
+        (None, None) => DockerfileFrom::Path(DEFAULT_DOCKERFILE.to_owned()),
+    };
+    let has_source = spec.source.as_ref().is_some_and(|source| source.config_map.is_some());
+    Request {
+        build: BuildName {
+            namespace: build.metadata.namespace.clone().unwrap_or_default(),
+            name: build.metadata.name.clone().unwrap_or_default(),
+            generation,
+        },
+        dockerfile,
+        target: spec.target.clone(),
+        platforms: valid.platforms.clone(),
+        args: args.clone(),
+        labels: spec.labels.clone(),
+        secrets: spec.secrets.iter().map(|secret| secret.id.clone()).collect(),
+        source: if has_source { SourceFrom::Directory } else { SourceFrom::Empty },
+        cache_repository: valid.cache_repository.clone(),
+        outputs: valid.images.clone(),
+        registries: registries.to_vec(),
+        no_cache: if spec.cache.no_cache { NoCache::All } else { NoCache::No },
+    }
+}
+
+/// The ConfigMap that holds a request.
+pub fn request_config_map(maker: &Maker<'_>, request: &Request) -> Result<ConfigMap, serde_json::Error> {
+    let name = naming::request(maker.name(), maker.generation);
+    Ok(ConfigMap {
+        metadata: maker.metadata(name, [(names::LABEL_KIND, "request".to_owned())]),
+        data: Some(BTreeMap::from([(REQUEST_FILE.to_owned(), serde_json::to_string(request)?)])),
+        ..ConfigMap::default()
+    })
+}

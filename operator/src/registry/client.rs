@@ -1,0 +1,133 @@
+//! The real registry, over `slipway-registry`.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures::future::BoxFuture;
+use sha2::{Digest as _, Sha256};
+use slipway_crd::reasons;
+use slipway_oci::{Digest, Reference};
+use slipway_plan::protocol::RegistryHost;
+use slipway_registry::{
+    Class, Config, Credentials, Error, HostConfig, ManifestName, Mirror, Registries, RetryPolicy,
+};
+
+use super::{Connect, Documents, Manifest, Registry};
+use crate::facts::Fault;
+
+/// Connections and tokens of this many sets of credentials are kept.
+const KEPT: usize = 64;
+
+/// Connects with the settings of the chart. Connections of the same credentials are kept, with their tokens.
+pub struct Client {
+    hosts: Vec<RegistryHost>,
+    kept: Mutex<HashMap<[u8; 32], Arc<Connection>>>,
+}
+
+impl Client {
+    /// With settings for these hosts.
+    pub fn new(hosts: Vec<RegistryHost>) -> Self {
+        Self { hosts, kept: Mutex::default() }
+    }
+
+    fn config(&self, credentials: Credentials) -> Config {
+        let hosts = self
+            .hosts
+            .iter()
+            .map(|host| {
+                let mirrors = host.mirrors.iter().map(Mirror::new).collect();
+                (host.host.clone(), HostConfig { mirrors, insecure: host.insecure, ..HostConfig::default() })
+            })
+            .collect();
+        Config {
+            hosts,
+            credentials,
+            // Short: while the operator waits here the status stands still. It tries again by itself, and tells that.
+            retry: RetryPolicy {
+                attempts: 3,
+                connect_attempts: 2,
+                max_delay: Duration::from_secs(2),
+                max_total_wait: Duration::from_secs(10),
+                connect_timeout: Duration::from_secs(5),
+                stall_timeout: Duration::from_secs(30),
+                ..RetryPolicy::default()
+            },
+            user_agent: Some(concat!("slipway-operator/", env!("CARGO_PKG_VERSION")).to_owned()),
+            ..Config::default()
+        }
+    }
+}
+
+impl Connect for Client {
+    fn connect(&self, documents: Documents) -> Result<Arc<dyn Registry>, Fault> {
+        let mut hash = Sha256::new();
+        for (name, document) in &documents {
+            hash.update((name.len() as u64).to_be_bytes());
+            hash.update(name);
+            hash.update((document.len() as u64).to_be_bytes());
+            hash.update(document);
+        }
+        let key: [u8; 32] = hash.finalize().into();
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(connection) = kept.get(&key) {
+            return Ok(Arc::<Connection>::clone(connection));
+        }
+        let credentials = Credentials::from_documents(documents).map_err(|error| Fault {
+            reason: reasons::CREDENTIALS_INVALID,
+            message: error.to_string(),
+            transient: false,
+        })?;
+        let connection = Arc::new(Connection(Registries::new(self.config(credentials)).map_err(|error| fault(&error))?));
+        if kept.len() >= KEPT {
+            kept.clear();
+        }
+        kept.insert(key, Arc::clone(&connection));
+        Ok(connection)
+    }
+}
+
+struct Connection(Registries);
+
+impl Registry for Connection {
+    fn manifest<'a>(&'a self, name: &'a Reference) -> BoxFuture<'a, Result<Manifest, Fault>> {
+        Box::pin(async move {
+            let found = self.0.repository(name).get_manifest(name).await.map_err(|error| fault(&error))?;
+            Ok(Manifest { bytes: found.bytes.to_vec(), media_type: found.media_type })
+        })
+    }
+
+    fn put_manifest<'a>(&'a self, name: &'a Reference, manifest: &'a Manifest) -> BoxFuture<'a, Result<(), Fault>> {
+        Box::pin(async move {
+            let tag = ManifestName::from(name);
+            self.0
+                .repository(name)
+                .put_manifest(tag, &manifest.media_type, manifest.bytes.clone())
+                .await
+                .map(|_| ())
+                .map_err(|error| fault(&error))
+        })
+    }
+
+    fn blob<'a>(&'a self, name: &'a Reference, digest: &'a Digest, limit: u64) -> BoxFuture<'a, Result<Vec<u8>, Fault>> {
+        Box::pin(async move {
+            let bytes = self.0.repository(name).read_blob(digest, limit).await.map_err(|error| fault(&error))?;
+            Ok(bytes.to_vec())
+        })
+    }
+}
+
+/// An error in the words of the ImageBuild's status.
+fn fault(error: &Error) -> Fault {
+    let class = error.class();
+    let reason = match class {
+        Class::Unreachable | Class::Tls => reasons::REGISTRY_UNREACHABLE,
+        Class::Unauthorized | Class::Denied => reasons::REGISTRY_UNAUTHORIZED,
+        Class::DigestMismatch => reasons::DIGEST_MISMATCH,
+        Class::Invalid => reasons::CREDENTIALS_INVALID,
+        _ => reasons::REGISTRY_ERROR,
+    };
+    Fault { reason, message: error.to_string(), transient: class.is_transient() }
+}

@@ -1,0 +1,148 @@
+//! Second step: the spec as typed values, or what is wrong with it. Pure.
+//!
+//! The API server has applied the CRD's rules already; here is what they cannot see, and what a spec that came in before
+//! a rule existed may say.
+
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+use slipway_crd::ImageBuildSpec;
+use slipway_oci::{Platform, Reference};
+
+/// A spec that can be built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Valid {
+    /// The platforms, normalised, without doubles.
+    pub platforms: Vec<Platform>,
+    /// The image's names.
+    pub images: Vec<Reference>,
+    /// Where plans and results are kept.
+    pub cache_repository: Reference,
+    /// How long a run may take.
+    pub timeout: Duration,
+}
+
+/// Why a spec cannot be built: names the field and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Invalid(String);
+
+/// Checks a spec.
+pub fn validate(spec: &ImageBuildSpec) -> Result<Valid, Invalid> {
+    let mut platforms: Vec<Platform> = Vec::with_capacity(spec.platforms.len());
+    for text in &spec.platforms {
+        let platform = text.parse::<Platform>().map_err(|error| Invalid(format!("spec.platforms: {error}")))?;
+        if platforms.contains(&platform) {
+            return Err(Invalid(format!("spec.platforms: {text} is {platform}, which is there already; remove one")));
+        }
+        platforms.push(platform);
+    }
+    let images = spec
+        .output
+        .images
+        .iter()
+        .map(|text| {
+            let image = text.parse::<Reference>().map_err(|error| Invalid(format!("spec.output.images: {error}")))?;
+            match (image.tag(), image.digest()) {
+                (Some(_), None) => Ok(image),
+                _ => Err(Invalid(format!("spec.output.images: {text} must have a tag and no digest"))),
+            }
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    let cache = match (&spec.cache.repository, images.first()) {
+        (Some(repository), _) => repository.clone(),
+        (None, Some(image)) => image.without_tag_and_digest(),
+        (None, None) => return Err(Invalid("spec.output.images: name at least one image".to_owned())),
+    };
+    let cache_repository =
+        cache.parse().map_err(|error| Invalid(format!("spec.cache.repository: {cache}: {error}")))?;
+    let timeout = spec
+        .timeout
+        .parse::<kube::core::Duration>()
+        .map(Duration::from)
+        .map_err(|error| Invalid(format!("spec.timeout: {error}; write 90s, 30m or 1h30m")))?;
+    Ok(Valid { platforms, images, cache_repository, timeout })
+}
+
+/// A digest of the part of the spec that the image depends on. A change of the rest does not build a finished image
+/// again, nor does it disturb a running build.
+pub fn inputs(spec: &ImageBuildSpec) -> String {
+    // Without `..`, so that a new field must be put on one of the two sides.
+    let ImageBuildSpec {
+        source,
+        dockerfile,
+        target,
+        platforms,
+        args,
+        labels,
+        secrets,
+        cache,
+        output,
+        pods: _,
+        timeout: _,
+        retries: _,
+        ttl_seconds_after_finished: _,
+        suspend: _,
+    } = spec;
+    let inputs =
+        serde_json::json!([source, dockerfile, target, platforms, args, labels, secrets, cache, output]);
+    let hash = hex::encode(Sha256::digest(inputs.to_string()));
+    hash.get(..16).unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn spec(change: serde_json::Value) -> ImageBuildSpec {
+        let mut spec = json!({"output": {"images": ["r.example.com:5000/team/app:1.4"]}});
+        spec.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        serde_json::from_value(spec).unwrap()
+    }
+
+    #[test]
+    fn results_are_kept_beside_the_first_image_unless_told_otherwise() {
+        let valid = validate(&spec(json!({}))).unwrap();
+        assert_eq!(valid.cache_repository.without_tag_and_digest(), "r.example.com:5000/team/app");
+        assert_eq!(valid.timeout, Duration::from_secs(3600));
+        let valid = validate(&spec(json!({"cache": {"repository": "r.example.com/cache"}}))).unwrap();
+        assert_eq!(valid.cache_repository.without_tag_and_digest(), "r.example.com/cache");
+    }
+
+    #[test]
+    fn what_the_schema_cannot_see_is_refused_with_the_field() {
+        for (change, part) in [
+            (json!({"platforms": ["linux/arm64", "linux/arm64/v8"]}), "spec.platforms: linux/arm64/v8 is linux/arm64"),
+            (json!({"platforms": ["a/b/c/d"]}), "spec.platforms"),
+            (json!({"output": {"images": ["UPPER"]}}), "spec.output.images"),
+            (json!({"output": {"images": []}}), "spec.output.images"),
+            (json!({"timeout": "soon"}), "spec.timeout"),
+        ] {
+            let error = validate(&spec(change)).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn only_what_the_image_depends_on_is_an_input() {
+        let plain = inputs(&spec(json!({})));
+        for change in [
+            json!({"suspend": true}),
+            json!({"ttlSecondsAfterFinished": 5}),
+            json!({"timeout": "5m"}),
+            json!({"retries": 0}),
+            json!({"pods": {"nodeSelector": {"a": "b"}}}),
+        ] {
+            assert_eq!(inputs(&spec(change.clone())), plain, "{change}");
+        }
+        for change in [
+            json!({"target": "x"}),
+            json!({"dockerfile": {"inline": "FROM scratch"}}),
+            json!({"args": [{"name": "A", "value": "b"}]}),
+            json!({"cache": {"noCache": true}}),
+        ] {
+            assert_ne!(inputs(&spec(change.clone())), plain, "{change}");
+        }
+    }
+}
