@@ -133,8 +133,11 @@ fn program(binaries: &Path, name: &str) -> Result<Entries> {
     Ok(entries)
 }
 
-/// Where the release binaries are: next to this program's own folder, as cargo lays them.
+/// Where the release binaries are: `$SLIPWAY_BINARIES`, or next to this program's own folder as cargo lays them.
 pub fn release_folder() -> Result<PathBuf> {
+    if let Some(folder) = std::env::var_os("SLIPWAY_BINARIES").filter(|f| !f.is_empty()) {
+        return Ok(PathBuf::from(folder));
+    }
     let own = std::env::current_exe().context("failed to find this program's own file")?;
     // <target>/<triple>/<profile>/slipway-e2e; a test binary is one folder deeper, in deps/.
     let folder = own

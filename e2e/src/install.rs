@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     cluster::Cluster,
-    config::{Layout, Spec},
+    config::{Layout, Spec, write_atomically},
     images, oci,
 };
 
@@ -82,13 +82,18 @@ pub fn reference(cluster: &Cluster, reference: &str) -> Result<String> {
 }
 
 /// What the chart is told in a test: the images of this workspace, and that the test registry speaks plain HTTP.
-pub fn values(cluster: &Cluster) -> Result<Value> {
-    let insecure = cluster.registry_url.starts_with("http://");
-    let hosts = json!({cluster.registry.as_str(): {"insecure": insecure}});
+/// `digest` is the operator image's: the tag stays, so an annotation is what makes a new image new pods.
+pub fn values(cluster: &Cluster, digest: &str) -> Result<Value> {
+    let image = |of: &str| -> Result<Value> {
+        let reference = reference(cluster, of)?;
+        let (repository, tag) = reference.rsplit_once(':').context("a reference has a tag")?;
+        Ok(json!({"repository": repository, "tag": tag}))
+    };
     Ok(json!({
-        "image": reference(cluster, images::OPERATOR)?,
-        "runner": {"image": reference(cluster, images::RUNNER)?},
-        "registries": {"hosts": hosts},
+        "image": image(images::OPERATOR)?,
+        "runner": {"image": image(images::RUNNER)?},
+        "podAnnotations": {"slipway.build/image-digest": digest},
+        "registries": [{"host": cluster.registry, "insecure": cluster.registry_url.starts_with("http://")}],
     }))
 }
 
@@ -97,9 +102,13 @@ pub async fn install() -> Result<()> {
     let cluster = Cluster::from_env_or_embedded().await?;
     let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/slipway");
     let folder = images::release_folder()?;
-    let values_file = folder.parent().unwrap_or(&folder).join("images/values.json");
-    crate::config::write_atomically(&values_file, &serde_json::to_vec_pretty(&values(&cluster)?)?)?;
-    let values_file = values_file.display().to_string();
+    let (_, image) = oci::read_archive(&archive(&folder, images::OPERATOR)?)?.remove(0);
+    let file = folder.parent().unwrap_or(&folder).join("images/values.json");
+    write_atomically(
+        &file,
+        &serde_json::to_vec_pretty(&values(&cluster, &image.digest())?)?,
+    )?;
+    let file = file.display().to_string();
     let args = [
         "upgrade",
         "--install",
@@ -109,12 +118,9 @@ pub async fn install() -> Result<()> {
         NAMESPACE,
         "--create-namespace",
         "--values",
-        &values_file,
+        &file,
     ];
     cluster.helm(&args)?;
-    // The tag stays, so the image's digest in the pods' template is what makes a new image a new pod.
-    let (_, image) = oci::read_archive(&archive(&folder, images::OPERATOR)?)?.remove(0);
-    let patch = json!({"spec": {"template": {"metadata": {"annotations": {"slipway.build/image-digest": image.digest()}}}}});
     let selector = format!("app.kubernetes.io/instance={RELEASE}");
     let names = cluster.kubectl(&[
         "get",
@@ -127,15 +133,6 @@ pub async fn install() -> Result<()> {
         "name",
     ])?;
     for name in names.split_whitespace() {
-        cluster.kubectl(&[
-            "patch",
-            name,
-            "-n",
-            NAMESPACE,
-            "--type=merge",
-            "-p",
-            &patch.to_string(),
-        ])?;
         cluster.kubectl(&["rollout", "status", name, "-n", NAMESPACE, "--timeout=120s"])?;
         println!("{name} in {NAMESPACE} is ready");
     }

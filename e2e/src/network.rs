@@ -189,6 +189,11 @@ pub fn remove(layout: &Layout, spec: Option<&Spec>) -> Result<()> {
             ip(&["netns", "del", &name])?;
         }
     }
+    // `ip netns` mounts this folder on itself at its first use, and makes it anew when it is needed again.
+    if fs::read_dir("/run/netns").is_ok_and(|mut names| names.next().is_none()) {
+        let _ = rustix::mount::unmount("/run/netns", rustix::mount::UnmountFlags::empty());
+        let _ = fs::remove_dir("/run/netns");
+    }
     let Some(spec) = spec else { return Ok(()) };
     for number in 1..=spec.nodes {
         // The kernel deletes a dead namespace's links a little later; do not leave the bridge with them till then.

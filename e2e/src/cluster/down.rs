@@ -171,13 +171,14 @@ fn clean_foreign(layout: &Layout, spec: Option<&Spec>, sockets: &[PathBuf]) {
             let _ = fs::remove_file(entry.path());
         }
     }
-    let network = format!("slipway-{}-", layout.name);
+    // The plug-in library's cache: each file holds the network namespace's path, which lies in the state folder.
+    let root = format!("{}/", layout.root.display());
     for entry in fs::read_dir("/var/lib/cni/results")
         .into_iter()
         .flatten()
         .flatten()
     {
-        if entry.file_name().to_string_lossy().starts_with(&network) {
+        if fs::read_to_string(entry.path()).is_ok_and(|text| text.contains(&root)) {
             let _ = fs::remove_file(entry.path());
         }
     }

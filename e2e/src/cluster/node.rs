@@ -82,6 +82,7 @@ disabled_plugins = [
     runtime_path = {shim}
     [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
       BinaryName = {runc}
+      Root = {runc_state}
       SystemdCgroup = false
 
 [plugins.'io.containerd.cri.v1.runtime'.containerd]
@@ -96,6 +97,7 @@ disabled_plugins = [
         cni_conf = toml(root.join("cni")),
         shim = toml(tools.file("containerd-shim-runc-v2")?),
         runc = toml(tools.file("runc")?),
+        runc_state = toml(root.join("run/runc")),
     );
     let file = root.join("containerd.toml");
     write_atomically(&file, config.as_bytes())?;

@@ -10,6 +10,14 @@ use crate::{
     registry::Registry,
 };
 
+/// Prints a line; a reader that has seen enough and closed the pipe is no error.
+macro_rules! say {
+    ($($what:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($what)*);
+    }};
+}
+
 /// Prints each program, each node and the addresses.
 ///
 /// # Errors
@@ -23,7 +31,7 @@ pub async fn status() -> Result<()> {
     let mut broken = Vec::new();
     for record in Record::all(&layout) {
         let state = if record.alive() { "running" } else { "ENDED" };
-        println!("{state:8} {:26} pid {}", record.name, record.pid);
+        say!("{state:8} {:26} pid {}", record.name, record.pid);
         if !record.alive() {
             broken.push(record.name);
         }
@@ -40,7 +48,7 @@ pub async fn status() -> Result<()> {
                     .iter()
                     .any(|c| c.type_ == "Ready" && c.status == "True");
                 let version = status.node_info.map(|i| i.kubelet_version).unwrap_or_default();
-                println!(
+                say!(
                     "{:8} node {name} {version}",
                     if ready { "ready" } else { "NOTREADY" }
                 );
@@ -49,21 +57,21 @@ pub async fn status() -> Result<()> {
                 }
             }
             let pods = Api::<Pod>::all(client).list(&ListParams::default()).await?;
-            println!("{:8} pods", pods.items.len());
+            say!("{:8} pods", pods.items.len());
         }
         Err(error) => broken.push(format!("the API server does not answer ({error})")),
     }
     if !Registry::new(spec.registry_url())?.ready().await {
         broken.push("the registry does not answer".into());
     }
-    println!(
+    say!(
         "registry {} from this machine, {} from pods and nodes",
         spec.registry_url(),
         Spec::registry_name()
     );
-    println!("logs     {}", layout.logs().display());
-    println!("export KUBECONFIG={}", layout.kubeconfig().display());
-    println!("export SLIPWAY_REGISTRY={}", Spec::registry_name());
+    say!("logs     {}", layout.logs().display());
+    say!("export KUBECONFIG={}", layout.kubeconfig().display());
+    say!("export SLIPWAY_REGISTRY={}", Spec::registry_name());
     if !broken.is_empty() {
         bail!("not whole: {}; `up` mends it", broken.join(", "));
     }
