@@ -60,7 +60,9 @@ impl Pipeline {
                 count: 0,
             };
             let produced = produce(&mut tar).and_then(|value| tar.send().map(|()| value));
-            let TarSink { hash, count, .. } = tar;
+            let TarSink { hash, count, full, .. } = tar;
+            // The worker ends when nobody can send any more.
+            drop(full);
             let consumed = worker.join().map_err(|_| Error::Worker)?;
             match (produced, consumed) {
                 // The walker's `Worker` error only says that the other side is gone; the other side knows why.

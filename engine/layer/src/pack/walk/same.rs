@@ -2,8 +2,9 @@
 //! file moved away and back, a directory in which something changed) leaves an entry that is the same as below.
 //!
 //! The rules are those of containerd's and BuildKit's overlay differ, so that layers hold the same entries: type, mode,
-//! owner, device and attributes always count; of anything but a directory also size and time; and content only where
-//! both times have no fraction of a second, because such times come from archives and prove little.
+//! owner, device and attributes always count; of anything but a directory also size and time. Where all of that is equal
+//! the content decides. (The others trust a time with a fraction of a second there; but the kernel's clock for files
+//! ticks every few milliseconds, and two quick instructions can write different bytes in one tick.)
 
 use std::{
     ffi::CStr,
@@ -38,8 +39,7 @@ pub(super) fn leaf(
     if !same_stat(stat, below) || stat.st_size != below.st_size || stat.st_mtime != below.st_mtime {
         return Ok(false);
     }
-    let whole_seconds = stat.st_mtime_nsec == 0 && below.st_mtime_nsec == 0;
-    if !whole_seconds && stat.st_mtime_nsec != below.st_mtime_nsec {
+    if stat.st_mtime_nsec != below.st_mtime_nsec {
         return Ok(false);
     }
     match (file, file_type(stat)) {
@@ -48,10 +48,10 @@ pub(super) fn leaf(
             if kept_xattrs(upper)? != kept_xattrs(&lower)? {
                 return Ok(false);
             }
-            Ok(!whole_seconds || same_content(upper, &lower)?)
+            Ok(same_content(upper, &lower)?)
         }
         (_, FileType::Symlink) => {
-            Ok(!whole_seconds || readlinkat(dir, name, Vec::new())? == readlinkat(found.dir, name, Vec::new())?)
+            Ok(readlinkat(dir, name, Vec::new())? == readlinkat(found.dir, name, Vec::new())?)
         }
         _ => Ok(true),
     }
