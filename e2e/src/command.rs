@@ -61,6 +61,11 @@ pub fn with_input<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, args: &[S], input
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }
 
+/// Prints a line. That its reader has seen enough and closed the pipe (`… | head`) is no error.
+pub fn say(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
 /// Whether `program` ends with status 0; what it prints is dropped.
 pub fn succeeds<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, args: &[S]) -> bool {
     Command::new(program)

@@ -1,6 +1,9 @@
 //! The embedded cluster's own life: started twice, mended after a crash, and gone without a trace. Beside the cluster
 //! that the other tests use, since two must not disturb each other.
-#![allow(clippy::unwrap_used, reason = "a test's helpers fail by panicking, as the test itself does")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test's helpers fail by panicking, as the test itself does"
+)]
 
 use std::{
     fs,

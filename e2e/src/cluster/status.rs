@@ -5,18 +5,11 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Api, api::ListParams};
 
 use crate::{
+    command::say,
     config::{Layout, Spec},
     process::Record,
     registry::Registry,
 };
-
-/// Prints a line; a reader that has seen enough and closed the pipe is no error.
-macro_rules! say {
-    ($($what:tt)*) => {{
-        use std::io::Write as _;
-        let _ = writeln!(std::io::stdout(), $($what)*);
-    }};
-}
 
 /// Prints each program, each node and the addresses.
 ///
@@ -31,7 +24,7 @@ pub async fn status() -> Result<()> {
     let mut broken = Vec::new();
     for record in Record::all(&layout) {
         let state = if record.alive() { "running" } else { "ENDED" };
-        say!("{state:8} {:26} pid {}", record.name, record.pid);
+        say(format!("{state:8} {:26} pid {}", record.name, record.pid));
         if !record.alive() {
             broken.push(record.name);
         }
@@ -57,7 +50,7 @@ pub async fn status() -> Result<()> {
                 }
             }
             let pods = Api::<Pod>::all(client).list(&ListParams::default()).await?;
-            say!("{:8} pods", pods.items.len());
+            say(format!("{:8} pods", pods.items.len()));
         }
         Err(error) => broken.push(format!("the API server does not answer ({error})")),
     }
@@ -69,9 +62,9 @@ pub async fn status() -> Result<()> {
         spec.registry_url(),
         Spec::registry_name()
     );
-    say!("logs     {}", layout.logs().display());
-    say!("export KUBECONFIG={}", layout.kubeconfig().display());
-    say!("export SLIPWAY_REGISTRY={}", Spec::registry_name());
+    say(format!("logs     {}", layout.logs().display()));
+    say(format!("export KUBECONFIG={}", layout.kubeconfig().display()));
+    say(format!("export SLIPWAY_REGISTRY={}", Spec::registry_name()));
     if !broken.is_empty() {
         bail!("not whole: {}; `up` mends it", broken.join(", "));
     }

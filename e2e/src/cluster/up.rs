@@ -9,7 +9,8 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::{addons, control, node};
 use crate::{
-    cgroup, command,
+    cgroup,
+    command::{self, say},
     config::{Layout, Ports, REGISTRY_PORT, Spec},
     images, network, oci,
     pki::Authority,
@@ -120,7 +121,10 @@ pub async fn up(options: Options) -> Result<()> {
     let nodes = spec.nodes;
     let took = started.elapsed().as_secs_f32();
     match (changed, ran) {
-        (0, _) => println!("cluster {} runs already, {nodes} node(s), healthy", layout.name),
+        (0, _) => say(format!(
+            "cluster {} runs already, {nodes} node(s), healthy",
+            layout.name
+        )),
         (n, 0) => println!(
             "cluster {} is ready, {nodes} node(s), {n} programs, {took:.1} s",
             layout.name
@@ -130,10 +134,13 @@ pub async fn up(options: Options) -> Result<()> {
             layout.name
         ),
     }
-    println!("export KUBECONFIG={}", layout.kubeconfig().display());
-    println!("export SLIPWAY_REGISTRY={}", Spec::registry_name());
-    println!("# the registry from this machine: {}", spec.registry_url());
-    println!("# kubectl, helm and ctr: {}", layout.bin().display());
+    say(format!("export KUBECONFIG={}", layout.kubeconfig().display()));
+    say(format!("export SLIPWAY_REGISTRY={}", Spec::registry_name()));
+    say(format!(
+        "# the registry from this machine: {}",
+        spec.registry_url()
+    ));
+    say(format!("# kubectl, helm and ctr: {}", layout.bin().display()));
     Ok(())
 }
 
