@@ -41,10 +41,10 @@ pub async fn status() -> Result<()> {
                     .iter()
                     .any(|c| c.type_ == "Ready" && c.status == "True");
                 let version = status.node_info.map(|i| i.kubelet_version).unwrap_or_default();
-                say!(
+                say(format!(
                     "{:8} node {name} {version}",
                     if ready { "ready" } else { "NOTREADY" }
-                );
+                ));
                 if !ready {
                     broken.push(name);
                 }
@@ -57,11 +57,11 @@ pub async fn status() -> Result<()> {
     if !Registry::new(spec.registry_url())?.ready().await {
         broken.push("the registry does not answer".into());
     }
-    say!(
+    say(format!(
         "registry {} from this machine, {} from pods and nodes",
         spec.registry_url(),
         Spec::registry_name()
-    );
+    ));
     say(format!("logs     {}", layout.logs().display()));
     say(format!("export KUBECONFIG={}", layout.kubeconfig().display()));
     say(format!("export SLIPWAY_REGISTRY={}", Spec::registry_name()));
