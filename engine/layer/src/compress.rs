@@ -188,7 +188,10 @@ const HEAD: usize = 4;
 
 impl<R: Read> WholeHead<R> {
     pub(crate) fn new(inner: R) -> Self {
-        Self { inner, started: false }
+        Self {
+            inner,
+            started: false,
+        }
     }
 
     pub(crate) fn into_inner(self) -> R {

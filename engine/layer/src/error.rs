@@ -44,7 +44,9 @@ pub enum Error {
         reason: String,
     },
     /// The bytes are not those that the manifest promised.
-    #[error("the layer's {what} is {actual}, but {expected} was promised: the content is damaged or was replaced")]
+    #[error(
+        "the layer's {what} is {actual}, but {expected} was promised: the content is damaged or was replaced"
+    )]
     Mismatch {
         /// `digest`, `diff id` or `size`.
         what: &'static str,
@@ -93,7 +95,15 @@ pub enum Error {
 }
 
 impl Error {
-    pub(crate) fn entry(action: &'static str, path: impl Into<PathBuf>, source: impl Into<io::Error>) -> Self {
-        Self::Entry { action, path: path.into(), source: source.into() }
+    pub(crate) fn entry(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+        source: impl Into<io::Error>,
+    ) -> Self {
+        Self::Entry {
+            action,
+            path: path.into(),
+            source: source.into(),
+        }
     }
 }

@@ -33,14 +33,28 @@ pub struct Exported {
 ///
 /// # Errors
 /// [`Error::Entry`] and [`Error::Changed`] when the tree cannot be read, [`Error::Sink`] when `sink` fails.
-pub fn export_tar<W: Write + Send>(root: &Path, sink: W, options: &ExportOptions) -> Result<(Exported, W), Error> {
-    let through = Through { compression: Compression::Uncompressed, threads: 1 };
+pub fn export_tar<W: Write + Send>(
+    root: &Path,
+    sink: W,
+    options: &ExportOptions,
+) -> Result<(Exported, W), Error> {
+    let through = Through {
+        compression: Compression::Uncompressed,
+        threads: 1,
+    };
     let (entries, done, sink) = Pipeline::run(sink, through, |tar| {
         let mut walker = Walker::new(tar, options.clamp_mtime, TreeKind::Merged);
         walker.walk(root, None)?;
         walker.finish()
     })?;
-    Ok((Exported { digest: done.digest, size: done.size, entries }, sink))
+    Ok((
+        Exported {
+            digest: done.digest,
+            size: done.size,
+            entries,
+        },
+        sink,
+    ))
 }
 
 /// Copies the tree below `root` into the existing directory `dest`, over what is there, with owners, modes, times,
@@ -50,15 +64,24 @@ pub fn export_tar<W: Write + Send>(root: &Path, sink: W, options: &ExportOptions
 /// As [`export_tar`] and [`crate::unpack`] have them.
 pub fn export_dir(root: &Path, dest: &Path, options: &ExportOptions) -> Result<Unpacked, Error> {
     let (reader, writer) = std::io::pipe().map_err(Error::Sink)?;
-    let unmapped_ids = if options.squash_owners { UnmappedIds::Squash } else { UnmappedIds::Fail };
+    let unmapped_ids = if options.squash_owners {
+        UnmappedIds::Squash
+    } else {
+        UnmappedIds::Fail
+    };
     std::thread::scope(|scope| {
         let export = scope.spawn(move || export_tar(root, writer, options).map(|_| ()));
-        let unpack_options = UnpackOptions { mode: Mode::Apply, unmapped_ids, whiteouts: false, ..UnpackOptions::default() };
+        let unpack_options = UnpackOptions {
+            mode: Mode::Apply,
+            unmapped_ids,
+            whiteouts: false,
+            ..UnpackOptions::default()
+        };
         let unpacked = crate::unpack(reader, dest, &unpack_options);
         let exported = export.join().map_err(|_| Error::Worker)?;
         match (exported, unpacked) {
             // A reader that stopped early makes the writer fail with a broken pipe: the reader's reason is the cause.
-            (Err(Error::Sink(_)), Err(error)) | (Ok(()), Err(error)) | (Err(error), _) => Err(error),
+            (Err(Error::Sink(_)) | Ok(()), Err(error)) | (Err(error), _) => Err(error),
             (Ok(()), Ok(unpacked)) => Ok(unpacked),
         }
     })

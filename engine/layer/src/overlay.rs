@@ -60,9 +60,8 @@ pub(crate) fn value(file: impl AsFd, name: &str) -> Result<Option<Vec<u8>>> {
                 return Ok(Some(buffer));
             }
             Err(Errno::RANGE) if buffer.len() < 1 << 16 => buffer.resize(1 << 16, 0),
-            Err(Errno::NODATA | Errno::OPNOTSUPP) => return Ok(None),
             // `trusted.` needs real root; who cannot read it did not write it either.
-            Err(Errno::PERM | Errno::ACCESS) => return Ok(None),
+            Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::PERM | Errno::ACCESS) => return Ok(None),
             Err(errno) => return Err(errno),
         }
     }
@@ -81,7 +80,9 @@ pub(crate) fn kept_xattrs(file: impl AsFd) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
         if !keep {
             continue;
         }
-        let Ok(text) = std::str::from_utf8(name) else { continue };
+        let Ok(text) = std::str::from_utf8(name) else {
+            continue;
+        };
         if let Some(value) = value(&file, text)? {
             kept.push((name.to_vec(), value));
         }

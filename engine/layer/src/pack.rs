@@ -91,12 +91,19 @@ pub struct PackedLayer {
 /// # Errors
 /// [`Error::Entry`] and [`Error::Changed`] when the tree cannot be read, [`Error::OverlayFeature`] when it was written
 /// with other overlay features, [`Error::Sink`] when `sink` fails.
-pub fn pack<W: Write + Send>(upper: &Path, sink: W, options: &PackOptions<'_>) -> Result<(PackedLayer, W), Error> {
+pub fn pack<W: Write + Send>(
+    upper: &Path,
+    sink: W,
+    options: &PackOptions<'_>,
+) -> Result<(PackedLayer, W), Error> {
     let lower = lower::LowerDir::open(options.lower)?;
-    let through = Through { compression: options.compression, threads: options.threads };
+    let through = Through {
+        compression: options.compression,
+        threads: options.threads,
+    };
     let (entries, done, sink) = Pipeline::run(sink, through, |tar| {
         let mut walker = Walker::new(tar, options.clamp_mtime, TreeKind::Upper);
-        walker.walk(upper, lower)?;
+        walker.walk(upper, lower.as_ref())?;
         walker.finish()
     })?;
     let layer = PackedLayer {
@@ -122,7 +129,8 @@ pub fn recompress<R: Read, W: Write + Send>(
     docker_media_types: bool,
     threads: usize,
 ) -> Result<(PackedLayer, W), Error> {
-    let mut plain = crate::compress::Decompressor::new(crate::compress::WholeHead::new(layer)).map_err(Error::Source)?;
+    let mut plain =
+        crate::compress::Decompressor::new(crate::compress::WholeHead::new(layer)).map_err(Error::Source)?;
     let ((), done, sink) = Pipeline::run(sink, Through { compression, threads }, |tar| {
         let mut buffer = vec![0; 256 * 1024];
         loop {

@@ -54,7 +54,12 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { name: 4096, header: 1 << 20, entries: 50_000_000, uncompressed: 1 << 44 }
+        Self {
+            name: 4096,
+            header: 1 << 20,
+            entries: 50_000_000,
+            uncompressed: 1 << 44,
+        }
     }
 }
 
@@ -82,7 +87,10 @@ pub struct UnpackOptions {
 impl UnpackOptions {
     /// For a layer of an image, into overlay format.
     pub fn layer() -> Self {
-        Self { whiteouts: true, ..Self::default() }
+        Self {
+            whiteouts: true,
+            ..Self::default()
+        }
     }
 }
 
@@ -131,13 +139,29 @@ pub fn unpack<R: Read + Send>(layer: R, dest: &Path, options: &UnpackOptions) ->
         placer.finish()
     })?;
     let checks = [
-        ("size", options.size.map(|size| size.to_string()), sums.size.to_string()),
-        ("digest", options.digest.as_ref().map(ToString::to_string), sums.digest.to_string()),
-        ("diff id", options.diff_id.as_ref().map(ToString::to_string), sums.diff_id.to_string()),
+        (
+            "size",
+            options.size.map(|size| size.to_string()),
+            sums.size.to_string(),
+        ),
+        (
+            "digest",
+            options.digest.as_ref().map(ToString::to_string),
+            sums.digest.to_string(),
+        ),
+        (
+            "diff id",
+            options.diff_id.as_ref().map(ToString::to_string),
+            sums.diff_id.to_string(),
+        ),
     ];
     for (what, expected, actual) in checks {
         if let Some(expected) = expected.filter(|expected| *expected != actual) {
-            return Err(Error::Mismatch { what, expected, actual });
+            return Err(Error::Mismatch {
+                what,
+                expected,
+                actual,
+            });
         }
     }
     Ok(Unpacked {

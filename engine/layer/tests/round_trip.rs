@@ -1,6 +1,12 @@
 //! Random trees and random changes: what is packed and unpacked must be what was there.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    reason = "tests"
+)]
 
 mod common;
 
@@ -14,7 +20,9 @@ use std::{
 use common::{root, snapshot};
 use proptest::prelude::*;
 use rustix::fs::{CWD, FileType, Mode as Bits, XattrFlags, lsetxattr, mknodat};
-use slipway_layer::{Compression, ExportOptions, Lower, Mode, PackOptions, UnpackOptions, export_dir, pack, unpack};
+use slipway_layer::{
+    Compression, ExportOptions, Lower, Mode, PackOptions, UnpackOptions, export_dir, pack, unpack,
+};
 use slipway_sandbox::{Overlay, OverlaySpec};
 
 /// One change to a tree. Paths are few, so that changes meet.
@@ -33,7 +41,8 @@ enum Change {
 }
 
 fn path() -> impl Strategy<Value = String> {
-    let name = prop_oneof!["a", "b", "c", "d", "e-\u{e4}", "name with blanks", "n{120}"].prop_map(|name| name);
+    let name =
+        prop_oneof!["a", "b", "c", "d", "e-\u{e4}", "name with blanks", "n{120}"].prop_map(|name| name);
     prop::collection::vec(name, 1..4).prop_map(|names| names.join("/"))
 }
 
@@ -62,7 +71,8 @@ fn make(root: &Path, change: &Change) {
             if path.is_symlink() || (path.exists() && !path.is_file()) || !plain_way(root, &path) {
                 return;
             }
-            fs::write(&path, data).and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(*mode)))
+            fs::write(&path, data)
+                .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(*mode)))
         }
         _ if !ways(root, change) => return,
         Change::Mkdir(path, mode) => fs::create_dir_all(at(path))
@@ -75,25 +85,30 @@ fn make(root: &Path, change: &Change) {
         Change::Remove(path) => fs::remove_file(at(path)).or_else(|_| fs::remove_dir_all(at(path))),
         // The shell's `mv`, because renaming a lower directory is refused by the kernel (EXDEV) without redirects.
         Change::Rename(from, to) => fs::rename(at(from), at(to)),
-        Change::Chown(path, id) if crate::root() => std::os::unix::fs::lchown(at(path), Some(*id), Some(id / 2)),
-        Change::Chown(..) => Ok(()),
+        Change::Chown(path, id) if crate::root() => {
+            std::os::unix::fs::lchown(at(path), Some(*id), Some(id / 2))
+        }
         Change::Attribute(path, value) if !at(path).is_symlink() => {
             lsetxattr(at(path), "user.note", &[*value], XattrFlags::empty()).map_err(std::io::Error::from)
         }
-        Change::Attribute(..) => Ok(()),
         Change::Touch(path, time) if at(path).is_file() && !at(path).is_symlink() => {
             let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs((*time).into());
-            fs::File::options().append(true).open(at(path)).and_then(|file| file.set_modified(time))
+            fs::File::options()
+                .append(true)
+                .open(at(path))
+                .and_then(|file| file.set_modified(time))
         }
-        Change::Touch(..) => Ok(()),
+        Change::Chown(..) | Change::Attribute(..) | Change::Touch(..) => Ok(()),
     };
 }
 
 fn ways(root: &Path, change: &Change) -> bool {
     match change {
-        Change::Link(path, _) => plain_way(root, &root.join(path)),
-        Change::HardLink(a, b) | Change::Rename(a, b) => plain_way(root, &root.join(a)) && plain_way(root, &root.join(b)),
+        Change::HardLink(a, b) | Change::Rename(a, b) => {
+            plain_way(root, &root.join(a)) && plain_way(root, &root.join(b))
+        }
         Change::Write(path, ..)
+        | Change::Link(path, _)
         | Change::Mkdir(path, _)
         | Change::Fifo(path)
         | Change::Remove(path)
@@ -105,7 +120,10 @@ fn ways(root: &Path, change: &Change) -> bool {
 
 /// No link on the way to the path.
 fn plain_way(root: &Path, path: &Path) -> bool {
-    path.ancestors().skip(1).take_while(|parent| *parent != root).all(|parent| !parent.is_symlink())
+    path.ancestors()
+        .skip(1)
+        .take_while(|parent| *parent != root)
+        .all(|parent| !parent.is_symlink())
 }
 
 fn fresh(dir: &Path, name: &str) -> PathBuf {
@@ -152,10 +170,18 @@ fn changes_on_a_real_overlay_survive_every_way_there_and_back() {
     // In mounts of its own, which end with the thread even if the test is killed.
     let outcome = std::thread::spawn(|| {
         use rustix::{mount::MountPropagationFlags, thread::UnshareFlags};
-        #[allow(deprecated, reason = "its replacement is unsafe for the sake of a flag that is not used here")]
+        #[allow(
+            deprecated,
+            reason = "its replacement is unsafe for the sake of a flag that is not used here"
+        )]
         rustix::thread::unshare(UnshareFlags::NEWNS | UnshareFlags::FS).unwrap();
-        rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
-        let config = ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() };
+        rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+            .unwrap();
+        let config = ProptestConfig {
+            cases: 40,
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        };
         let changes = || prop::collection::vec(change(), 0..25);
         let run = proptest::test_runner::TestRunner::new(config).run(
             &(changes(), changes(), changes()),
@@ -174,7 +200,10 @@ fn changes_on_a_real_overlay_survive_every_way_there_and_back() {
 }
 
 fn overlay_round_trip(base: &[Change], first: &[Change], second: &[Change]) {
-    let dir = tempfile::Builder::new().prefix("slipway-round-trip-").tempdir().unwrap();
+    let dir = tempfile::Builder::new()
+        .prefix("slipway-round-trip-")
+        .tempdir()
+        .unwrap();
     let bottom = fresh(dir.path(), "bottom");
     for change in base {
         make(&bottom, change);
@@ -201,8 +230,17 @@ fn overlay_round_trip(base: &[Change], first: &[Change], second: &[Change]) {
         let expected = snapshot(&target, false);
         overlay.unmount().unwrap();
 
-        let below = Overlay::mount(&OverlaySpec { lower: lower.clone(), target: target.clone(), ..OverlaySpec::default() }).unwrap();
-        let options = |lower| PackOptions { compression: Compression::Uncompressed, lower, ..PackOptions::default() };
+        let below = Overlay::mount(&OverlaySpec {
+            lower: lower.clone(),
+            target: target.clone(),
+            ..OverlaySpec::default()
+        })
+        .unwrap();
+        let options = |lower| PackOptions {
+            compression: Compression::Uncompressed,
+            lower,
+            ..PackOptions::default()
+        };
         let (layer, exact) = pack(&upper, Vec::new(), &options(Lower::Merged(&target))).unwrap();
         let (by_stack, _) = pack(&upper, Vec::new(), &options(Lower::Stack(&lower))).unwrap();
         assert_eq!(by_stack, layer, "the merged view by hand is the kernel's");
@@ -214,13 +252,33 @@ fn overlay_round_trip(base: &[Change], first: &[Change], second: &[Change]) {
             unpack(&bytes[..], &layer_dir, &UnpackOptions::layer()).unwrap();
             let mut stack = vec![layer_dir];
             stack.extend(unpacked_stack.iter().cloned());
-            let spec = OverlaySpec { lower: stack, target: target.clone(), ..OverlaySpec::default() };
+            let spec = OverlaySpec {
+                lower: stack,
+                target: target.clone(),
+                ..OverlaySpec::default()
+            };
             let merged = Overlay::mount(&spec).unwrap();
-            assert_eq!(without_links(snapshot(&target, false)), without_links(expected.clone()), "{way}, layer {i}, by overlay");
+            assert_eq!(
+                without_links(snapshot(&target, false)),
+                without_links(expected.clone()),
+                "{way}, layer {i}, by overlay"
+            );
             merged.unmount().unwrap();
         }
-        unpack(&exact[..], &applied, &UnpackOptions { mode: Mode::Apply, ..UnpackOptions::layer() }).unwrap();
-        assert_eq!(without_links(snapshot(&applied, false)), without_links(expected), "layer {i}, applied");
+        unpack(
+            &exact[..],
+            &applied,
+            &UnpackOptions {
+                mode: Mode::Apply,
+                ..UnpackOptions::layer()
+            },
+        )
+        .unwrap();
+        assert_eq!(
+            without_links(snapshot(&applied, false)),
+            without_links(expected),
+            "layer {i}, applied"
+        );
         unpacked_stack.insert(0, dir.path().join(name("exact")));
         lower.insert(0, upper);
     }

@@ -1,6 +1,12 @@
 //! Layers to directories, and what must not happen on the way.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    reason = "tests"
+)]
 
 mod common;
 
@@ -14,40 +20,109 @@ use std::{
 
 use common::{Hostile, root, snapshot};
 use slipway_layer::{
-    Compression, Error, ExportOptions, Limits, Mode, PackOptions, UnmappedIds, UnpackOptions, adopt_implied_parents,
-    export_dir, export_tar, pack, recompress, unpack,
+    Compression, Error, ExportOptions, Limits, Mode, PackOptions, UnmappedIds, UnpackOptions,
+    adopt_implied_parents, export_dir, export_tar, pack, recompress, unpack,
 };
 
 fn apply() -> UnpackOptions {
-    UnpackOptions { mode: Mode::Apply, ..UnpackOptions::layer() }
+    UnpackOptions {
+        mode: Mode::Apply,
+        ..UnpackOptions::layer()
+    }
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn no_archive_writes_outside() {
     type Build = fn(Hostile) -> Hostile;
     let cases: &[(&str, Build, &[&str])] = &[
         ("absolute name", |a| a.file("/abs", "x"), &["/abs"]),
-        ("dots upwards", |a| a.file("../../../up", "x").file("a/../../b", "x"), &["/b", "/up"]),
+        (
+            "dots upwards",
+            |a| a.file("../../../up", "x").file("a/../../b", "x"),
+            &["/b", "/up"],
+        ),
         ("dots in the middle", |a| a.file("a/b/../c", "x"), &["/a", "/a/c"]),
-        ("absolute link, then through it", |a| a.symlink("l", "/").file("l/in", "x"), &["/in", "/l"]),
-        ("relative link, then through it", |a| a.symlink("l", "../../../..").file("l/in", "x"), &["/in", "/l"]),
-        ("chain of links", |a| a.symlink("a", "b").symlink("b", "/etc").file("a/in", "x"), &["/a", "/b", "/etc", "/etc/in"]),
+        (
+            "absolute link, then through it",
+            |a| a.symlink("l", "/").file("l/in", "x"),
+            &["/in", "/l"],
+        ),
+        (
+            "relative link, then through it",
+            |a| a.symlink("l", "../../../..").file("l/in", "x"),
+            &["/in", "/l"],
+        ),
+        (
+            "chain of links",
+            |a| a.symlink("a", "b").symlink("b", "/etc").file("a/in", "x"),
+            &["/a", "/b", "/etc", "/etc/in"],
+        ),
         (
             "link in a link's target",
-            |a| a.dir("d").symlink("d/up", "../..").symlink("l", "d/up/OUT").file("l/in", "x"),
+            |a| {
+                a.dir("d")
+                    .symlink("d/up", "../..")
+                    .symlink("l", "d/up/OUT")
+                    .file("l/in", "x")
+            },
             &["/OUT", "/OUT/in", "/d", "/d/up", "/l"],
         ),
-        ("file over a link", |a| a.symlink("l", "/OUTSIDE").file("l", "x"), &["/l"]),
-        ("directory over a link", |a| a.symlink("l", "/OUTSIDE").dir("l").file("l/in", "x"), &["/l", "/l/in"]),
-        ("hard link through a link", |a| a.file("f", "x").symlink("l", "/").hard_link("h", "l/f"), &["/f", "/h", "/l"]),
-        ("hard link upwards", |a| a.file("f", "x").hard_link("h", "../../f"), &["/f", "/h"]),
-        ("hard link to a link", |a| a.symlink("l", "/OUTSIDE").hard_link("h", "l"), &["/h", "/l"]),
-        ("write through a hard link to a link", |a| a.symlink("l", "/OUTSIDE").hard_link("h", "l").file("h", "x"), &["/h", "/l"]),
-        ("whiteout upwards", |a| a.file("f", "x").file("../../.wh.g", ""), &["/f"]),
-        ("whiteout through a link", |a| a.symlink("l", "/").dir("d").file("l/.wh.g", ""), &["/d", "/l"]),
-        ("opaque through a link", |a| a.dir("d").symlink("l", "/d").file("l/.wh..wh..opq", ""), &["/d", "/l"]),
-        ("parent replaced by a link", |a| a.file("a/b/f", "x").symlink("a", "/").file("a/b/g", "x"), &["/a", "/b", "/b/g"]),
-        ("the root again and again", |a| a.dir("./").dir("/").dir("..").file("./f", "x"), &["/f"]),
+        (
+            "file over a link",
+            |a| a.symlink("l", "/OUTSIDE").file("l", "x"),
+            &["/l"],
+        ),
+        (
+            "directory over a link",
+            |a| a.symlink("l", "/OUTSIDE").dir("l").file("l/in", "x"),
+            &["/l", "/l/in"],
+        ),
+        (
+            "hard link through a link",
+            |a| a.file("f", "x").symlink("l", "/").hard_link("h", "l/f"),
+            &["/f", "/h", "/l"],
+        ),
+        (
+            "hard link upwards",
+            |a| a.file("f", "x").hard_link("h", "../../f"),
+            &["/f", "/h"],
+        ),
+        (
+            "hard link to a link",
+            |a| a.symlink("l", "/OUTSIDE").hard_link("h", "l"),
+            &["/h", "/l"],
+        ),
+        (
+            "write through a hard link to a link",
+            |a| a.symlink("l", "/OUTSIDE").hard_link("h", "l").file("h", "x"),
+            &["/h", "/l"],
+        ),
+        (
+            "whiteout upwards",
+            |a| a.file("f", "x").file("../../.wh.g", ""),
+            &["/f"],
+        ),
+        (
+            "whiteout through a link",
+            |a| a.symlink("l", "/").dir("d").file("l/.wh.g", ""),
+            &["/d", "/l"],
+        ),
+        (
+            "opaque through a link",
+            |a| a.dir("d").symlink("l", "/d").file("l/.wh..wh..opq", ""),
+            &["/d", "/l"],
+        ),
+        (
+            "parent replaced by a link",
+            |a| a.file("a/b/f", "x").symlink("a", "/").file("a/b/g", "x"),
+            &["/a", "/b", "/b/g"],
+        ),
+        (
+            "the root again and again",
+            |a| a.dir("./").dir("/").dir("..").file("./f", "x"),
+            &["/f"],
+        ),
     ];
     for (name, build, expected) in cases {
         for mode in [Mode::Apply, Mode::Overlay] {
@@ -59,19 +134,34 @@ fn no_archive_writes_outside() {
             fs::write(outside.join("g"), "precious").unwrap();
             let archive = build(Hostile::new()).0;
             let before = snapshot(dir.path(), false);
-            let result = unpack(&archive[..], &dest, &UnpackOptions { mode, ..UnpackOptions::layer() });
+            let result = unpack(
+                &archive[..],
+                &dest,
+                &UnpackOptions {
+                    mode,
+                    ..UnpackOptions::layer()
+                },
+            );
             result.unwrap_or_else(|error| panic!("{name}: {error}"));
             let mut after = snapshot(dir.path(), false);
             let inside: Vec<String> = after
                 .keys()
-                .filter_map(|path| path.strip_prefix("/a/b/c/dest").filter(|path| !path.is_empty()).map(ToOwned::to_owned))
+                .filter_map(|path| {
+                    path.strip_prefix("/a/b/c/dest")
+                        .filter(|path| !path.is_empty())
+                        .map(ToOwned::to_owned)
+                })
                 .collect();
             after.retain(|path, _| !path.starts_with("/a/b/c/dest"));
             let mut before = before;
             before.retain(|path, _| !path.starts_with("/a/b/c/dest"));
             assert_eq!(after, before, "{name}: outside");
             let whiteouts = ["/g"];
-            let inside: Vec<&str> = inside.iter().map(String::as_str).filter(|path| !whiteouts.contains(path)).collect();
+            let inside: Vec<&str> = inside
+                .iter()
+                .map(String::as_str)
+                .filter(|path| !whiteouts.contains(path))
+                .collect();
             assert_eq!(inside, *expected, "{name} in {mode:?}");
             assert!(!Path::new("/OUTSIDE").exists());
         }
@@ -82,18 +172,48 @@ fn no_archive_writes_outside() {
 fn what_cannot_be_placed_is_refused() {
     type Build = fn(Hostile) -> Hostile;
     let cases: &[(&str, Build, &str)] = &[
-        ("through a file", |a| a.file("f", "x").file("f/in", "x"), "its parent is no directory"),
-        ("through a loop", |a| a.symlink("l", "l").file("l/in", "x"), "too many symbolic links"),
-        ("link to nothing", |a| a.hard_link("h", "nothing"), "which the layer does not hold"),
-        ("link to nothing below", |a| a.hard_link("h", "no/thing"), "which the layer does not hold"),
-        ("link to a directory", |a| a.dir("d").hard_link("h", "d"), "which is a directory"),
+        (
+            "through a file",
+            |a| a.file("f", "x").file("f/in", "x"),
+            "its parent is no directory",
+        ),
+        (
+            "through a loop",
+            |a| a.symlink("l", "l").file("l/in", "x"),
+            "too many symbolic links",
+        ),
+        (
+            "link to nothing",
+            |a| a.hard_link("h", "nothing"),
+            "which the layer does not hold",
+        ),
+        (
+            "link to nothing below",
+            |a| a.hard_link("h", "no/thing"),
+            "which the layer does not hold",
+        ),
+        (
+            "link to a directory",
+            |a| a.dir("d").hard_link("h", "d"),
+            "which is a directory",
+        ),
         ("link to the root", |a| a.hard_link("h", "/"), "which is the root"),
-        ("whiteout of nothing", |a| a.file(".wh.", ""), "must name an entry"),
-        ("whiteout of the parent", |a| a.file("d/.wh...", ""), "must name an entry"),
+        (
+            "whiteout of nothing",
+            |a| a.file(".wh.", ""),
+            "must name an entry",
+        ),
+        (
+            "whiteout of the parent",
+            |a| a.file("d/.wh...", ""),
+            "must name an entry",
+        ),
     ];
     for (name, build, part) in cases {
         let dir = tempfile::tempdir().unwrap();
-        let error = unpack(&build(Hostile::new()).0[..], dir.path(), &UnpackOptions::layer()).expect_err(name).to_string();
+        let error = unpack(&build(Hostile::new()).0[..], dir.path(), &UnpackOptions::layer())
+            .expect_err(name)
+            .to_string();
         assert!(error.contains(part), "{name}: {error}");
     }
 }
@@ -103,10 +223,15 @@ fn overlay_marks_in_an_archive_do_not_reach_the_disk() {
     let dir = tempfile::tempdir().unwrap();
     let record = |key: &str, value: &str| {
         let rest = format!(" SCHILY.xattr.{key}={value}\n");
-        let length = (1..).find(|digits| (rest.len() + digits).to_string().len() == *digits).unwrap() + rest.len();
+        let length = (1..9)
+            .find(|digits| (rest.len() + digits).to_string().len() == *digits)
+            .unwrap()
+            + rest.len();
         format!("{length}{rest}")
     };
-    let pax = record("user.overlay.redirect", "/etc") + &record("trusted.overlay.opaque", "y") + &record("user.mine", "1");
+    let pax = record("user.overlay.redirect", "/etc")
+        + &record("trusted.overlay.opaque", "y")
+        + &record("user.mine", "1");
     let archive = Hostile::new().add("pax", b'x', "", pax.as_bytes()).dir("d").0;
     let unpacked = unpack(&archive[..], dir.path(), &UnpackOptions::layer()).unwrap();
     assert_eq!(unpacked.skipped_xattrs, 2);
@@ -128,19 +253,53 @@ fn promises_are_checked() {
     };
     let dest = || tempfile::tempdir().unwrap();
     let unpacked = unpack(&bytes[..], dest().path(), &good).unwrap();
-    assert_eq!((unpacked.digest, unpacked.diff_id, unpacked.size), (layer.digest, layer.diff_id, layer.size));
+    assert_eq!(
+        (unpacked.digest, unpacked.diff_id, unpacked.size),
+        (layer.digest, layer.diff_id, layer.size)
+    );
     let other = Some(slipway_oci::Digest::of(b"other"));
     for (what, options) in [
-        ("digest", UnpackOptions { digest: other.clone(), ..good.clone() }),
-        ("diff id", UnpackOptions { diff_id: other, ..good.clone() }),
-        ("size", UnpackOptions { size: Some(1), ..good.clone() }),
+        (
+            "digest",
+            UnpackOptions {
+                digest: other.clone(),
+                ..good.clone()
+            },
+        ),
+        (
+            "diff id",
+            UnpackOptions {
+                diff_id: other,
+                ..good.clone()
+            },
+        ),
+        (
+            "size",
+            UnpackOptions {
+                size: Some(1),
+                ..good.clone()
+            },
+        ),
     ] {
         let error = unpack(&bytes[..], dest().path(), &options).unwrap_err();
-        assert!(matches!(&error, Error::Mismatch { what: found, .. } if *found == what), "{what}: {error}");
+        assert!(
+            matches!(&error, Error::Mismatch { what: found, .. } if *found == what),
+            "{what}: {error}"
+        );
     }
     // Bytes behind the end of the compressed data belong to the digest, and cut ones are missed.
     let cut = unpack(&bytes[..bytes.len() - 9], dest().path(), &good).unwrap_err();
     assert!(matches!(cut, Error::Source(_) | Error::Mismatch { .. }), "{cut}");
+}
+
+/// Hands out one byte at a time.
+struct Drip<'a>(&'a [u8]);
+
+impl std::io::Read for Drip<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        let n = buf.len().min(1);
+        std::io::Read::read(&mut self.0, &mut buf[..n])
+    }
 }
 
 #[test]
@@ -148,14 +307,6 @@ fn every_compression_is_told_from_its_bytes() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("f"), "content").unwrap();
     let (plain, tar) = export_tar(dir.path(), Vec::new(), &ExportOptions::default()).unwrap();
-    /// Hands out one byte at a time.
-    struct Drip<'a>(&'a [u8]);
-    impl std::io::Read for Drip<'_> {
-        fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
-            let n = buf.len().min(1);
-            std::io::Read::read(&mut self.0, &mut buf[..n])
-        }
-    }
     let gzip = |bytes: &[u8]| {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         encoder.write_all(bytes).unwrap();
@@ -165,7 +316,13 @@ fn every_compression_is_told_from_its_bytes() {
     let skippable = [&[0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3][..], &zstd].concat();
     // pigz and others write one member after the other.
     let members = [gzip(&tar[..700]), gzip(&tar[700..])].concat();
-    for (name, bytes) in [("plain", tar.clone()), ("gzip", gzip(&tar)), ("members", members), ("zstd", zstd), ("skippable", skippable)] {
+    for (name, bytes) in [
+        ("plain", tar.clone()),
+        ("gzip", gzip(&tar)),
+        ("members", members),
+        ("zstd", zstd),
+        ("skippable", skippable),
+    ] {
         let dest = tempfile::tempdir().unwrap();
         let unpacked = unpack(Drip(&bytes), dest.path(), &UnpackOptions::layer()).unwrap();
         assert_eq!(unpacked.diff_id, plain.digest, "{name}");
@@ -191,9 +348,22 @@ fn whiteouts_delete_what_was_there_and_nothing_of_their_own_layer() {
         .file("x/.wh.y", "")
         .0;
     unpack(&layer[..], dir.path(), &apply()).unwrap();
-    let files: Vec<String> =
-        snapshot(dir.path(), false).into_iter().filter(|(_, node)| node.kind == "file").map(|(path, _)| path).collect();
-    assert_eq!(files, ["/d/sub/new", "/d/sub/old", "/o/new", "/o/sub/new", "/stay", "/x/y"]);
+    let files: Vec<String> = snapshot(dir.path(), false)
+        .into_iter()
+        .filter(|(_, node)| node.kind == "file")
+        .map(|(path, _)| path)
+        .collect();
+    assert_eq!(
+        files,
+        [
+            "/d/sub/new",
+            "/d/sub/old",
+            "/o/new",
+            "/o/sub/new",
+            "/stay",
+            "/x/y"
+        ]
+    );
 }
 
 #[test]
@@ -214,7 +384,10 @@ fn whiteouts_become_overlay_marks() {
         .file(".wh..wh.plnk", "")
         .0;
     match unpack(&layer[..], dir.path(), &UnpackOptions::layer()) {
-        Err(Error::Entry { action: "create whiteout", .. }) if !root() => {
+        Err(Error::Entry {
+            action: "create whiteout",
+            ..
+        }) if !root() => {
             println!("skipped: whiteouts cannot be made here");
             return;
         }
@@ -224,7 +397,8 @@ fn whiteouts_become_overlay_marks() {
     assert!(gone.file_type().is_char_device() && gone.rdev() == 0);
     let opaque = |name: &str| {
         let mut value = [0; 8];
-        rustix::fs::lgetxattr(dir.path().join(name), "user.overlay.opaque", &mut value[..]).is_ok_and(|n| &value[..n] == b"y")
+        rustix::fs::lgetxattr(dir.path().join(name), "user.overlay.opaque", &mut value[..])
+            .is_ok_and(|n| &value[..n] == b"y")
     };
     for name in ["o", "again", "late", "way"] {
         assert!(opaque(name), "{name} hides what is below it");
@@ -238,7 +412,10 @@ fn whiteouts_become_overlay_marks() {
 fn a_plain_archive_has_no_whiteouts() {
     let dir = tempfile::tempdir().unwrap();
     let archive = Hostile::new().file(".wh.name", "kept").0;
-    let options = UnpackOptions { mode: Mode::Apply, ..UnpackOptions::default() };
+    let options = UnpackOptions {
+        mode: Mode::Apply,
+        ..UnpackOptions::default()
+    };
     unpack(&archive[..], dir.path(), &options).unwrap();
     assert_eq!(fs::read_to_string(dir.path().join(".wh.name")).unwrap(), "kept");
 }
@@ -251,13 +428,24 @@ fn implied_parents_get_the_attributes_of_the_layers_below() {
     fs::create_dir_all(lower.join("tmp")).unwrap();
     fs::set_permissions(lower.join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
     fs::create_dir(&layer).unwrap();
-    let archive = Hostile::new().file("tmp/new/file", "x").file("own/file", "x").dir("own").0;
+    let archive = Hostile::new()
+        .file("tmp/new/file", "x")
+        .file("own/file", "x")
+        .dir("own")
+        .0;
     let unpacked = unpack(&archive[..], &layer, &UnpackOptions::layer()).unwrap();
-    let implied: Vec<_> = unpacked.implied_parents.iter().map(|path| path.to_str().unwrap()).collect();
+    let implied: Vec<_> = unpacked
+        .implied_parents
+        .iter()
+        .map(|path| path.to_str().unwrap())
+        .collect();
     assert_eq!(implied, ["tmp", "tmp/new"], "not the one that is described later");
     adopt_implied_parents(&layer, &unpacked.implied_parents, &[lower]).unwrap();
     assert_eq!(fs::metadata(layer.join("tmp")).unwrap().mode() & 0o7777, 0o1777);
-    assert_eq!(fs::metadata(layer.join("tmp/new")).unwrap().mode() & 0o7777, 0o755);
+    assert_eq!(
+        fs::metadata(layer.join("tmp/new")).unwrap().mode() & 0o7777,
+        0o755
+    );
 }
 
 #[test]
@@ -267,12 +455,38 @@ fn limits_stop_a_bomb() {
     let archive = Hostile::new().add("big", b'0', "", &zeros).0;
     let (_, bomb) = recompress(&archive[..], Vec::new(), Compression::ZSTD, false, 1).unwrap();
     assert!(bomb.len() < 10_000);
-    let limits = Limits { uncompressed: 1 << 20, ..Limits::default() };
-    let error = unpack(&bomb[..], dir.path(), &UnpackOptions { limits, ..UnpackOptions::layer() }).unwrap_err().to_string();
+    let limits = Limits {
+        uncompressed: 1 << 20,
+        ..Limits::default()
+    };
+    let error = unpack(
+        &bomb[..],
+        dir.path(),
+        &UnpackOptions {
+            limits,
+            ..UnpackOptions::layer()
+        },
+    )
+    .unwrap_err()
+    .to_string();
     assert!(error.contains("1048576 are allowed"), "{error}");
-    let many = (0..10).fold(Hostile::new(), |archive, i| archive.file(&format!("f{i}"), "")).0;
-    let limits = Limits { entries: 5, ..Limits::default() };
-    let error = unpack(&many[..], dir.path(), &UnpackOptions { limits, ..UnpackOptions::layer() }).unwrap_err().to_string();
+    let many = (0..10)
+        .fold(Hostile::new(), |archive, i| archive.file(&format!("f{i}"), ""))
+        .0;
+    let limits = Limits {
+        entries: 5,
+        ..Limits::default()
+    };
+    let error = unpack(
+        &many[..],
+        dir.path(),
+        &UnpackOptions {
+            limits,
+            ..UnpackOptions::layer()
+        },
+    )
+    .unwrap_err()
+    .to_string();
     assert!(error.contains("more than 5 entries"), "{error}");
 }
 
@@ -286,7 +500,13 @@ fn the_systems_tar_writes_what_we_read() {
     fs::hard_link(source.join(&long).join("file"), source.join("hard")).unwrap();
     symlink("t".repeat(200), source.join("link")).unwrap();
     fs::write(source.join("ünïcode"), "u").unwrap();
-    rustix::fs::lsetxattr(source.join("ünïcode"), "user.note", b"a=\n\0", rustix::fs::XattrFlags::empty()).unwrap();
+    rustix::fs::lsetxattr(
+        source.join("ünïcode"),
+        "user.note",
+        b"a=\n\0",
+        rustix::fs::XattrFlags::empty(),
+    )
+    .unwrap();
     let sparse = fs::File::create(source.join("sparse")).unwrap();
     std::os::unix::fs::FileExt::write_all_at(&sparse, b"end", 3_000_000).unwrap();
     std::os::unix::fs::FileExt::write_all_at(&sparse, b"middle", 1_000_000).unwrap();
@@ -301,7 +521,15 @@ fn the_systems_tar_writes_what_we_read() {
     ];
     for format in formats {
         let archive = dir.path().join("archive.tar");
-        let status = Command::new("tar").args(*format).arg("-cf").arg(&archive).arg("-C").arg(&source).arg(".").status().unwrap();
+        let status = Command::new("tar")
+            .args(*format)
+            .arg("-cf")
+            .arg(&archive)
+            .arg("-C")
+            .arg(&source)
+            .arg(".")
+            .status()
+            .unwrap();
         assert!(status.success());
         let dest = tempfile::tempdir().unwrap();
         unpack(fs::File::open(&archive).unwrap(), dest.path(), &apply()).unwrap();
@@ -312,7 +540,10 @@ fn the_systems_tar_writes_what_we_read() {
         }
         assert_eq!(found, expected, "{format:?}");
         if format.contains(&"--sparse") {
-            assert!(fs::metadata(dest.path().join("sparse")).unwrap().blocks() < 1000, "{format:?} keeps the holes");
+            assert!(
+                fs::metadata(dest.path().join("sparse")).unwrap().blocks() < 1000,
+                "{format:?} keeps the holes"
+            );
         }
     }
 }
@@ -327,7 +558,10 @@ fn a_tree_is_exported_as_it_is() {
     fs::hard_link(source.join("d/.wh.kept"), source.join("again")).unwrap();
     symlink("/nowhere", source.join("link")).unwrap();
     fs::write(dest.join("was-there"), "stays").unwrap();
-    let options = ExportOptions { squash_owners: true, ..ExportOptions::default() };
+    let options = ExportOptions {
+        squash_owners: true,
+        ..ExportOptions::default()
+    };
     let unpacked = export_dir(&source, &dest, &options).unwrap();
     assert_eq!(unpacked.entries, 5);
     let mut found = snapshot(&dest, true);
@@ -349,6 +583,14 @@ fn owners_that_cannot_be_given_fail_or_are_squashed() {
     let sum: u32 = archive[..512].iter().map(|byte| u32::from(*byte)).sum();
     archive[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
     assert!(unpack(&archive[..], dir.path(), &apply()).is_err());
-    let options = UnpackOptions { unmapped_ids: UnmappedIds::Squash, ..apply() };
-    assert_eq!(unpack(&archive[..], dir.path(), &options).unwrap().squashed_owners, 1);
+    let options = UnpackOptions {
+        unmapped_ids: UnmappedIds::Squash,
+        ..apply()
+    };
+    assert_eq!(
+        unpack(&archive[..], dir.path(), &options)
+            .unwrap()
+            .squashed_owners,
+        1
+    );
 }

@@ -59,10 +59,23 @@ pub fn enter() -> Result<Identity, Error> {
         rootless = true;
     }
     // Slave and not private: what an administrator unmounts outside goes away here too and is not kept busy.
-    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
-        .map_err(|errno| Error::system("detach the builder's mounts from the machine's", errno))?;
-    let ranges = |file| sys::ranges(file).into_iter().map(|(first, count)| IdRange { first, count }).collect();
-    Ok(Identity { rootless, uids: ranges("/proc/self/uid_map"), gids: ranges("/proc/self/gid_map"), note })
+    mount_change(
+        "/",
+        MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC,
+    )
+    .map_err(|errno| Error::system("detach the builder's mounts from the machine's", errno))?;
+    let ranges = |file| {
+        sys::ranges(file)
+            .into_iter()
+            .map(|(first, count)| IdRange { first, count })
+            .collect()
+    };
+    Ok(Identity {
+        rootless,
+        uids: ranges("/proc/self/uid_map"),
+        gids: ranges("/proc/self/gid_map"),
+        note,
+    })
 }
 
 fn enter_user_namespace() -> Result<Option<String>, Error> {
@@ -70,7 +83,11 @@ fn enter_user_namespace() -> Result<Option<String>, Error> {
     // The maps must be written from outside, by a process that is there before this one is inside.
     let mut helper = Task::MapIds
         .command()
-        .args([std::process::id().to_string(), geteuid().as_raw().to_string(), getegid().as_raw().to_string()])
+        .args([
+            std::process::id().to_string(),
+            geteuid().as_raw().to_string(),
+            getegid().as_raw().to_string(),
+        ])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -94,13 +111,18 @@ fn enter_user_namespace() -> Result<Option<String>, Error> {
         ))
     })?;
     read.map_err(failed)?;
-    let outcome: idmap::Outcome = serde_json::from_str(&line)
-        .map_err(|_| failed(io::Error::other(format!("it answered {line:?} (is `init` the first line of main?)"))))?;
+    let outcome: idmap::Outcome = serde_json::from_str(&line).map_err(|_| {
+        failed(io::Error::other(format!(
+            "it answered {line:?} (is `init` the first line of main?)"
+        )))
+    })?;
     match outcome {
         idmap::Outcome::Mapped { note } => {
             debug_assert!(fs::metadata("/proc/self").is_ok());
             Ok(note)
         }
-        idmap::Outcome::Failed { reason } => Err(Error::Environment(format!("failed to map user ids: {reason}"))),
+        idmap::Outcome::Failed { reason } => {
+            Err(Error::Environment(format!("failed to map user ids: {reason}")))
+        }
     }
 }

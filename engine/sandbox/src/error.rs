@@ -28,7 +28,9 @@ pub enum Error {
         source: io::Error,
     },
     /// The working directory is not there.
-    #[error("the working directory {cwd:?} does not exist in the image or is no directory; add `WORKDIR {cwd}` before this instruction")]
+    #[error(
+        "the working directory {cwd:?} does not exist in the image or is no directory; add `WORKDIR {cwd}` before this instruction"
+    )]
     Cwd {
         /// The directory as asked for.
         cwd: String,
@@ -60,10 +62,17 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn path(action: &'static str, path: impl Into<PathBuf>, source: impl Into<io::Error>) -> Self {
-        Self::Path { action, path: path.into(), source: source.into() }
+        Self::Path {
+            action,
+            path: path.into(),
+            source: source.into(),
+        }
     }
 
     pub(crate) fn system(action: &'static str, source: impl Into<io::Error>) -> Self {
-        Self::System { action, source: source.into() }
+        Self::System {
+            action,
+            source: source.into(),
+        }
     }
 }

@@ -52,8 +52,15 @@ impl Task {
 pub fn init() {
     let mut arguments = std::env::args_os();
     let Some(zeroth) = arguments.next() else { return };
-    let Some(task) = Task::ALL.into_iter().find(|task| zeroth == OsStr::new(task.name())) else { return };
-    let arguments: Vec<String> = arguments.map(|argument| argument.to_string_lossy().into_owned()).collect();
+    let Some(task) = Task::ALL
+        .into_iter()
+        .find(|task| zeroth == OsStr::new(task.name()))
+    else {
+        return;
+    };
+    let arguments: Vec<String> = arguments
+        .map(|argument| argument.to_string_lossy().into_owned())
+        .collect();
     let code = match task {
         Task::Step => run::main(),
         Task::MapIds => crate::enter::map_ids_main(&arguments),

@@ -27,11 +27,11 @@ mod overlay;
 pub mod passwd;
 mod probe;
 mod running;
-mod sys;
 mod step;
 mod stubs;
+mod sys;
 
-pub use enter::{Identity, IdRange, enter};
+pub use enter::{IdRange, Identity, enter};
 pub use error::Error;
 pub use exit::Exit;
 pub use helper::init;

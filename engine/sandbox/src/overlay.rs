@@ -56,11 +56,21 @@ impl Overlay {
         if lower.len() > MOST_LOWER {
             let deep = lower.split_off(MOST_LOWER - 1);
             if deep.len() > MOST_LOWER + 1 {
-                return Err(Error::Invalid(format!("{} layers; at most {} can be mounted", spec.lower.len(), 2 * MOST_LOWER)));
+                return Err(Error::Invalid(format!(
+                    "{} layers; at most {} can be mounted",
+                    spec.lower.len(),
+                    2 * MOST_LOWER
+                )));
             }
             let merged = mount_detached(&deep, None, false).map_err(|errno| refused(spec, errno))?;
-            lower.push(open(format!("/proc/self/fd/{}", merged.as_raw_fd()), PATH, Mode::empty())
-                .map_err(|errno| refused(spec, errno))?);
+            lower.push(
+                open(
+                    format!("/proc/self/fd/{}", merged.as_raw_fd()),
+                    PATH,
+                    Mode::empty(),
+                )
+                .map_err(|errno| refused(spec, errno))?,
+            );
             below.push(merged);
         }
         // An overlay without upper directory needs two lower ones; an empty one changes nothing.
@@ -72,7 +82,11 @@ impl Overlay {
         let upper = match (&spec.upper, &spec.work) {
             (Some(upper), Some(work)) => Some((open_one(upper)?, open_one(work)?)),
             (None, _) => None,
-            (Some(_), None) => return Err(Error::Invalid("an overlay with an upper directory needs a work directory".into())),
+            (Some(_), None) => {
+                return Err(Error::Invalid(
+                    "an overlay with an upper directory needs a work directory".into(),
+                ));
+            }
         };
         let mounted = mount_detached(&lower, upper.as_ref(), true)
             // A filesystem or kernel that does not know `volatile`.
@@ -81,16 +95,28 @@ impl Overlay {
                 other => Err(other),
             })
             .and_then(|detached| {
-                move_mount(&detached, "", CWD, &spec.target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+                move_mount(
+                    &detached,
+                    "",
+                    CWD,
+                    &spec.target,
+                    MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+                )
             });
         match mounted {
             Ok(()) => {}
             // No `lowerdir+` before Linux 6.7.
-            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => mount_by_string(&lower, upper.as_ref(), &spec.target)
-                .map_err(|errno| refused(spec, errno))?,
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                mount_by_string(&lower, upper.as_ref(), &spec.target)
+                    .map_err(|errno| refused(spec, errno))?;
+            }
             Err(errno) => return Err(refused(spec, errno)),
         }
-        Ok(Self { target: spec.target.clone(), mounted: true, _below: below })
+        Ok(Self {
+            target: spec.target.clone(),
+            mounted: true,
+            _below: below,
+        })
     }
 
     /// Where the merged tree is.
@@ -142,7 +168,11 @@ fn open_empty(target: &Path) -> Result<OwnedFd, Error> {
     fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)
         .and_then(|config| {
             fsconfig_create(&config)?;
-            fsmount(&config, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY)
+            fsmount(
+                &config,
+                FsMountFlags::FSMOUNT_CLOEXEC,
+                MountAttrFlags::MOUNT_ATTR_RDONLY,
+            )
         })
         .map_err(|errno| Error::path("make an empty directory for", target, errno))
 }
@@ -153,7 +183,11 @@ fn name(fd: &OwnedFd) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
-fn mount_detached(lower: &[OwnedFd], upper: Option<&(OwnedFd, OwnedFd)>, volatile: bool) -> rustix::io::Result<OwnedFd> {
+fn mount_detached(
+    lower: &[OwnedFd],
+    upper: Option<&(OwnedFd, OwnedFd)>,
+    volatile: bool,
+) -> rustix::io::Result<OwnedFd> {
     let config = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(&config, "source", "overlay")?;
     for dir in lower {
@@ -175,14 +209,27 @@ fn mount_detached(lower: &[OwnedFd], upper: Option<&(OwnedFd, OwnedFd)>, volatil
     fsmount(&config, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
 }
 
-fn mount_by_string(lower: &[OwnedFd], upper: Option<&(OwnedFd, OwnedFd)>, target: &Path) -> rustix::io::Result<()> {
+fn mount_by_string(
+    lower: &[OwnedFd],
+    upper: Option<&(OwnedFd, OwnedFd)>,
+    target: &Path,
+) -> rustix::io::Result<()> {
     let lower: Vec<String> = lower.iter().map(name).collect();
-    let mut options = format!("userxattr,metacopy=off,index=off,xino=off,lowerdir={}", lower.join(":"));
+    let mut options = format!(
+        "userxattr,metacopy=off,index=off,xino=off,lowerdir={}",
+        lower.join(":")
+    );
     if let Some((upper, work)) = upper {
-        options.push_str(&format!(",upperdir={},workdir={}", name(upper), name(work)));
+        options.extend([",upperdir=", &name(upper), ",workdir=", &name(work)]);
     }
     let options = CString::new(options).map_err(|_| Errno::INVAL)?;
-    mount("overlay", target, "overlay", MountFlags::empty(), options.as_c_str())
+    mount(
+        "overlay",
+        target,
+        "overlay",
+        MountFlags::empty(),
+        options.as_c_str(),
+    )
 }
 
 fn refused(spec: &OverlaySpec, errno: Errno) -> Error {

@@ -17,11 +17,21 @@ const MOST_BYTES: u64 = 10 << 20;
 /// # Errors
 /// [`Error::User`] when a name is unknown in the image.
 pub fn lookup(rootfs: &Path, spec: &str) -> Result<User, Error> {
-    let plain = |text: &str| if text == "root" { Some(0) } else { text.parse::<u32>().ok() };
+    let plain = |text: &str| {
+        if text == "root" {
+            Some(0)
+        } else {
+            text.parse::<u32>().ok()
+        }
+    };
     if let Some((uid, gid)) = spec.split_once(':')
         && let (Some(uid), Some(gid)) = (plain(uid), plain(gid))
     {
-        return Ok(User { uid, gid, additional_gids: Vec::new() });
+        return Ok(User {
+            uid,
+            gid,
+            additional_gids: Vec::new(),
+        });
     }
     let passwd = read(rootfs, "etc/passwd");
     let group = read(rootfs, "etc/group");
@@ -31,8 +41,19 @@ pub fn lookup(rootfs: &Path, spec: &str) -> Result<User, Error> {
 /// The home directory of a user by the image's /etc/passwd; `/` when it is not in there.
 pub fn home(rootfs: &Path, uid: u32) -> String {
     read(rootfs, "etc/passwd")
-        .and_then(|text| text.lines().filter_map(Account::parse).find(|account| account.uid == uid).map(|a| a.home))
-        .unwrap_or_else(|| if uid == 0 { "/root".to_owned() } else { "/".to_owned() })
+        .and_then(|text| {
+            text.lines()
+                .filter_map(Account::parse)
+                .find(|account| account.uid == uid)
+                .map(|a| a.home)
+        })
+        .unwrap_or_else(|| {
+            if uid == 0 {
+                "/root".to_owned()
+            } else {
+                "/".to_owned()
+            }
+        })
 }
 
 struct Account {
@@ -72,7 +93,12 @@ impl Group {
         let mut fields = line.split(':');
         let name = fields.next().filter(|name| !name.is_empty())?.to_owned();
         let gid = fields.nth(1)?.parse().ok()?;
-        let members = fields.next().unwrap_or("").split(',').map(|member| member.trim().to_owned()).collect();
+        let members = fields
+            .next()
+            .unwrap_or("")
+            .split(',')
+            .map(|member| member.trim().to_owned())
+            .collect();
         Some(Self { name, gid, members })
     }
 }
@@ -81,15 +107,25 @@ fn resolve(passwd: Option<&str>, group: Option<&str>, spec: &str) -> Result<User
     let (user_word, group_word) = spec.split_once(':').unwrap_or((spec, ""));
     let number = |word: &str| word.parse::<i64>().ok();
     let in_range = |what: &str, id: i64| {
-        u32::try_from(id).ok().filter(|id| *id <= i32::MAX as u32).ok_or_else(|| {
-            Error::User(format!("{what} {id} is out of range: ids go from 0 to {}", i32::MAX))
-        })
+        u32::try_from(id)
+            .ok()
+            .filter(|id| i32::try_from(*id).is_ok())
+            .ok_or_else(|| {
+                Error::User(format!(
+                    "{what} {id} is out of range: ids go from 0 to {}",
+                    i32::MAX
+                ))
+            })
     };
-    let account = passwd.unwrap_or("").lines().filter_map(Account::parse).find(|account| match number(user_word) {
-        _ if user_word.is_empty() => account.uid == 0,
-        Some(uid) => i64::from(account.uid) == uid,
-        None => account.name == user_word,
-    });
+    let account = passwd
+        .unwrap_or("")
+        .lines()
+        .filter_map(Account::parse)
+        .find(|account| match number(user_word) {
+            _ if user_word.is_empty() => account.uid == 0,
+            Some(uid) => i64::from(account.uid) == uid,
+            None => account.name == user_word,
+        });
     let mut user = User::default();
     match (&account, number(user_word)) {
         (Some(account), _) => (user.uid, user.gid) = (account.uid, account.gid),
@@ -131,7 +167,12 @@ fn resolve(passwd: Option<&str>, group: Option<&str>, spec: &str) -> Result<User
 
 /// Reads a file of the image, with every link kept inside it; `None` when it is not there or no plain file.
 fn read(rootfs: &Path, path: &str) -> Option<String> {
-    let root = open(rootfs, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let root = open(
+        rootfs,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .ok()?;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     // Non-blocking, for an image that has a fifo there.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
@@ -148,12 +189,14 @@ fn read(rootfs: &Path, path: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n# note\n\ndaemon:x:1:7:d:/usr/sbin:/bin/sh\nwww:x:33:33::/srv:\n";
+    const PASSWD: &str =
+        "root:x:0:0:root:/root:/bin/sh\n# note\n\ndaemon:x:1:7:d:/usr/sbin:/bin/sh\nwww:x:33:33::/srv:\n";
     const GROUP: &str = "root:x:0:\nwheel:x:10:root,daemon\nwww:x:33:\nsrv:x:34:www , daemon\n";
 
     #[test]
     fn users_are_found_as_buildkit_finds_them() {
-        let cases: &[(&str, (u32, u32, &[u32]))] = &[
+        type Ids<'a> = (u32, u32, &'a [u32]);
+        let cases: &[(&str, Ids<'_>)] = &[
             ("", (0, 0, &[10])),
             ("root", (0, 0, &[10])),
             ("0", (0, 0, &[10])),
@@ -169,7 +212,11 @@ mod tests {
             ("daemon:", (1, 7, &[10, 34])),
         ];
         for (spec, (uid, gid, additional)) in cases {
-            let expected = User { uid: *uid, gid: *gid, additional_gids: additional.to_vec() };
+            let expected = User {
+                uid: *uid,
+                gid: *gid,
+                additional_gids: additional.to_vec(),
+            };
             let dir = tempfile::tempdir().unwrap();
             std::fs::create_dir(dir.path().join("etc")).unwrap();
             std::fs::write(dir.path().join("etc/passwd"), PASSWD).unwrap();
@@ -181,25 +228,54 @@ mod tests {
     #[test]
     fn unknown_names_are_refused_and_numbers_need_no_file() {
         for (passwd, spec, part) in [
-            (Some(PASSWD), "nobody", "unable to find user nobody: no matching entries in passwd file"),
-            (None, "www", "unable to find user www: no matching entries in passwd file"),
-            (Some(PASSWD), "daemon:nogroup", "unable to find group nogroup: no matching entries in group file"),
+            (
+                Some(PASSWD),
+                "nobody",
+                "unable to find user nobody: no matching entries in passwd file",
+            ),
+            (
+                None,
+                "www",
+                "unable to find user www: no matching entries in passwd file",
+            ),
+            (
+                Some(PASSWD),
+                "daemon:nogroup",
+                "unable to find group nogroup: no matching entries in group file",
+            ),
             (Some(PASSWD), "4294967296", "out of range"),
             (Some(PASSWD), "-1", "out of range"),
         ] {
             let error = resolve(passwd, Some(GROUP), spec).unwrap_err().to_string();
             assert!(error.contains(part), "{spec}: {error}");
         }
-        assert_eq!(resolve(None, None, "12").unwrap(), User { uid: 12, ..User::default() });
+        assert_eq!(
+            resolve(None, None, "12").unwrap(),
+            User {
+                uid: 12,
+                ..User::default()
+            }
+        );
     }
 
     #[test]
     fn a_link_to_the_machines_passwd_stays_inside_the_image() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("etc")).unwrap();
-        std::os::unix::fs::symlink("../../../../../../../../etc/passwd-of-image", dir.path().join("etc/passwd")).unwrap();
+        std::os::unix::fs::symlink(
+            "../../../../../../../../etc/passwd-of-image",
+            dir.path().join("etc/passwd"),
+        )
+        .unwrap();
         std::fs::write(dir.path().join("etc/passwd-of-image"), "me:x:77:78::/home/me:\n").unwrap();
-        assert_eq!(lookup(dir.path(), "me").unwrap(), User { uid: 77, gid: 78, additional_gids: vec![] });
+        assert_eq!(
+            lookup(dir.path(), "me").unwrap(),
+            User {
+                uid: 77,
+                gid: 78,
+                additional_gids: vec![]
+            }
+        );
         assert_eq!(home(dir.path(), 77), "/home/me");
     }
 }

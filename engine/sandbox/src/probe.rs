@@ -47,7 +47,14 @@ pub struct Probe {
 impl Probe {
     /// Whether steps can run here, in the process as it is ([`crate::enter`] may make more possible).
     pub fn can_build(&self) -> bool {
-        [&self.mount_namespace, &self.overlay, &self.whiteout, &self.fresh_proc].iter().all(|why_not| why_not.is_none())
+        [
+            &self.mount_namespace,
+            &self.overlay,
+            &self.whiteout,
+            &self.fresh_proc,
+        ]
+        .iter()
+        .all(|why_not| why_not.is_none())
     }
 }
 
@@ -59,14 +66,19 @@ impl Probe {
 pub fn probe(dir: &Path) -> Result<Probe, Error> {
     Ok(Probe {
         in_user_namespace: sys::in_user_namespace(),
-        mapped_uids: sys::ranges("/proc/self/uid_map").iter().map(|(_, count)| u64::from(*count)).sum(),
+        mapped_uids: sys::ranges("/proc/self/uid_map")
+            .iter()
+            .map(|(_, count)| u64::from(*count))
+            .sum(),
         user_namespace: ask("user-namespace", dir)?,
         mount_namespace: ask("mount-namespace", dir)?,
         overlay: ask("overlay", dir)?,
         whiteout: ask("whiteout", dir)?,
         fresh_proc: ask("proc", dir)?,
         pivot_root: ask("pivot-root", dir)?,
-        seccomp_mode: sys::status_field("Seccomp").and_then(|mode| mode.parse().ok()).unwrap_or(0),
+        seccomp_mode: sys::status_field("Seccomp")
+            .and_then(|mode| mode.parse().ok())
+            .unwrap_or(0),
         no_new_privs: sys::status_field("NoNewPrivs").is_some_and(|value| value == "1"),
         capabilities: sys::capabilities("CapEff"),
     })
@@ -118,7 +130,10 @@ pub(crate) fn main(arguments: &[String]) -> i32 {
 
 fn own_mounts() -> io::Result<()> {
     sys::unshare(UnshareFlags::NEWNS)?;
-    Ok(mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?)
+    Ok(mount_change(
+        "/",
+        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+    )?)
 }
 
 /// A directory for one probe, removed at its end.
@@ -158,7 +173,13 @@ fn overlay(dir: &Path) -> Result<(), String> {
 
 fn whiteout(dir: &Path) -> io::Result<()> {
     let scratch = Scratch::new(dir)?;
-    Ok(mknodat(CWD, scratch.0.join("whiteout"), FileType::CharacterDevice, Mode::empty(), 0)?)
+    Ok(mknodat(
+        CWD,
+        scratch.0.join("whiteout"),
+        FileType::CharacterDevice,
+        Mode::empty(),
+        0,
+    )?)
 }
 
 fn proc(dir: &Path) -> Result<(), String> {

@@ -68,7 +68,10 @@ impl Running {
         self.ended = true;
         let mut answer = Vec::new();
         let read = (&*self.killer.control).read_to_end(&mut answer);
-        let status = self.helper.wait().map_err(|error| Error::system("wait for the sandbox helper", error))?;
+        let status = self
+            .helper
+            .wait()
+            .map_err(|error| Error::system("wait for the sandbox helper", error))?;
         self.stubs.clean();
         // The helper does it, unless it was killed.
         if let Err(error) = fs::remove_dir(&self.dir)
@@ -78,9 +81,10 @@ impl Running {
         }
         match serde_json::from_slice(&answer) {
             Ok(Report::Ended(exit)) => Ok(exit),
-            Ok(Report::Failed(_)) if self.killer.cancelled.load(Ordering::SeqCst) => Ok(Exit::Cancelled),
+            Ok(Report::Failed(_)) | Err(_) if self.killer.cancelled.load(Ordering::SeqCst) => {
+                Ok(Exit::Cancelled)
+            }
             Ok(Report::Failed(failure)) => Err(failure.into()),
-            Err(_) if self.killer.cancelled.load(Ordering::SeqCst) => Ok(Exit::Cancelled),
             Err(_) => Err(Error::Helper(match read {
                 Ok(_) => status.to_string(),
                 Err(error) => format!("{status}, {error}"),
@@ -120,9 +124,14 @@ pub fn spawn(step: &Step) -> Result<Running, Error> {
 
 fn start(step: &Step, id: String, dir: PathBuf) -> Result<Running, Error> {
     let stubs = Stubs::note(step)?;
-    let request = Request { id, dir: dir.clone(), step: step.clone() };
+    let request = Request {
+        id,
+        dir: dir.clone(),
+        step: step.clone(),
+    };
     let json = serde_json::to_vec(&request).map_err(|error| Error::Invalid(error.to_string()))?;
-    let (mut control, theirs) = UnixStream::pair().map_err(|error| Error::system("make a socket pair", error))?;
+    let (mut control, theirs) =
+        UnixStream::pair().map_err(|error| Error::system("make a socket pair", error))?;
     let pipe = || io::pipe().map_err(|error| Error::system("make a pipe", error));
     let ((stdout, step_stdout), (stderr, step_stderr)) = (pipe()?, pipe()?);
     let helper = Task::Step
@@ -131,12 +140,22 @@ fn start(step: &Step, id: String, dir: PathBuf) -> Result<Running, Error> {
         .stdout(step_stdout)
         .stderr(step_stderr)
         .spawn()
-        .map_err(|error| Error::system("start the sandbox helper (this program again, from /proc/self/exe)", error))?;
-    let sent = control.write_all(&(json.len() as u64).to_le_bytes()).and_then(|()| control.write_all(&json));
+        .map_err(|error| {
+            Error::system(
+                "start the sandbox helper (this program again, from /proc/self/exe)",
+                error,
+            )
+        })?;
+    let sent = control
+        .write_all(&(json.len() as u64).to_le_bytes())
+        .and_then(|()| control.write_all(&json));
     let running = Running {
         stdout: Some(File::from(OwnedFd::from(stdout))),
         stderr: Some(File::from(OwnedFd::from(stderr))),
-        killer: Killer { control: Arc::new(control), cancelled: Arc::default() },
+        killer: Killer {
+            control: Arc::new(control),
+            cancelled: Arc::default(),
+        },
         helper,
         stubs,
         dir,
@@ -144,7 +163,10 @@ fn start(step: &Step, id: String, dir: PathBuf) -> Result<Running, Error> {
     };
     match sent {
         Ok(()) => Ok(running),
-        Err(error) => Err(Error::system("send the step to its helper (is `init` the first line of main?)", error)),
+        Err(error) => Err(Error::system(
+            "send the step to its helper (is `init` the first line of main?)",
+            error,
+        )),
     }
 }
 
@@ -155,19 +177,32 @@ fn check(step: &Step) -> Result<(), Error> {
         return invalid("no command was given".to_owned());
     }
     if !step.rootfs.is_absolute() || !step.cwd.starts_with('/') {
-        return invalid(format!("{} and {:?} must be absolute", step.rootfs.display(), step.cwd));
+        return invalid(format!(
+            "{} and {:?} must be absolute",
+            step.rootfs.display(),
+            step.cwd
+        ));
     }
     for mount in &step.mounts {
         if !mount.target.starts_with('/') || mount.target.trim_matches('/').is_empty() {
-            return invalid(format!("a mount's target must be absolute and not the root, but one is {:?}", mount.target));
+            return invalid(format!(
+                "a mount's target must be absolute and not the root, but one is {:?}",
+                mount.target
+            ));
         }
         if mount.target.split('/').any(|part| part == "..") {
-            return invalid(format!("a mount's target must not contain `..`: {:?}", mount.target));
+            return invalid(format!(
+                "a mount's target must not contain `..`: {:?}",
+                mount.target
+            ));
         }
     }
     for name in step.ulimits.keys() {
         if !ULIMITS.contains(&name.as_str()) {
-            return invalid(format!("unknown ulimit {name:?}; known are {}", ULIMITS.join(", ")));
+            return invalid(format!(
+                "unknown ulimit {name:?}; known are {}",
+                ULIMITS.join(", ")
+            ));
         }
     }
     Ok(())
@@ -175,13 +210,33 @@ fn check(step: &Step) -> Result<(), Error> {
 
 /// The resource limits of Linux, as `getrlimit(2)` has them.
 const ULIMITS: [&str; 16] = [
-    "as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio",
-    "rttime", "sigpending", "stack",
+    "as",
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
 ];
 
 /// Unique on the machine as long as this process lives: it names a directory and a cgroup.
 fn next_id() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
-    let started = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.subsec_nanos());
-    format!("{}-{}-{started:x}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+    let started = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |time| time.subsec_nanos());
+    format!(
+        "{}-{}-{started:x}",
+        std::process::id(),
+        COUNT.fetch_add(1, Ordering::Relaxed)
+    )
 }

@@ -30,9 +30,15 @@ impl Stubs {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(&step.rootfs, flags, Mode::empty())
             .map_err(|errno| Error::path("open the root filesystem", &step.rootfs, errno))?;
-        let mut stubs = Self { root, missing: Vec::new() };
+        let mut stubs = Self {
+            root,
+            missing: Vec::new(),
+        };
         let own = ["/etc/resolv.conf", "/etc/hosts"];
-        for target in own.into_iter().chain(step.mounts.iter().map(|mount| mount.target.as_str())) {
+        for target in own
+            .into_iter()
+            .chain(step.mounts.iter().map(|mount| mount.target.as_str()))
+        {
             stubs.note_one(Path::new(target));
         }
         Ok(stubs)
@@ -71,9 +77,13 @@ impl Stubs {
     }
 
     fn clean_one(&self, path: &Path) -> rustix::io::Result<()> {
-        let Some(name) = path.file_name() else { return Ok(()) };
+        let Some(name) = path.file_name() else {
+            return Ok(());
+        };
         let dir = match path.parent() {
-            Some(parent) if parent != Path::new("") => self.open(parent, OFlags::RDONLY | OFlags::DIRECTORY)?,
+            Some(parent) if parent != Path::new("") => {
+                self.open(parent, OFlags::RDONLY | OFlags::DIRECTORY)?
+            }
             _ => self.open(Path::new("."), OFlags::RDONLY | OFlags::DIRECTORY)?,
         };
         let stat = match statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -89,7 +99,10 @@ impl Stubs {
         let before = rustix::fs::fstat(&dir)?;
         unlinkat(&dir, name, flags)?;
         // The removal is ours, not the step's: the directory keeps its time.
-        let time = |seconds, nanoseconds| rustix::fs::Timespec { tv_sec: seconds, tv_nsec: nanoseconds };
+        let time = |seconds, nanoseconds| rustix::fs::Timespec {
+            tv_sec: seconds,
+            tv_nsec: nanoseconds,
+        };
         rustix::fs::futimens(
             &dir,
             &Timestamps {

@@ -9,15 +9,15 @@ use rustix::thread::UnshareFlags;
 pub(crate) fn unshare(flags: UnshareFlags) -> io::Result<()> {
     let threads = fs::read_dir("/proc/self/task")?.count();
     if threads != 1 {
-        return Err(io::Error::other(format!("the process has {threads} threads, but namespaces must be left with one")));
+        return Err(io::Error::other(format!(
+            "the process has {threads} threads, but namespaces must be left with one"
+        )));
     }
     debug_assert!(!flags.contains(UnshareFlags::FILES));
     // SAFETY: the function is unsafe because of `FILES` alone, which would let threads disagree about descriptors;
     // that flag is never given here, and there is one thread.
     #[allow(unsafe_code)]
-    unsafe {
-        rustix::thread::unshare_unsafe(flags)
-    }?;
+    unsafe { rustix::thread::unshare_unsafe(flags) }?;
     Ok(())
 }
 
@@ -49,7 +49,9 @@ pub(crate) fn in_user_namespace() -> bool {
 
 /// Whether `id` exists in the map file (`/proc/self/uid_map` or `gid_map`).
 pub(crate) fn is_mapped(map_file: &str, id: u32) -> bool {
-    ranges(map_file).iter().any(|(first, count)| id >= *first && u64::from(id) < u64::from(*first) + u64::from(*count))
+    ranges(map_file)
+        .iter()
+        .any(|(first, count)| id >= *first && u64::from(id) < u64::from(*first) + u64::from(*count))
 }
 
 /// The (first, count) ranges of a map file.
@@ -68,13 +70,17 @@ pub(crate) fn ranges(map_file: &str) -> Vec<(u32, u32)> {
 /// A field of /proc/self/status.
 pub(crate) fn status_field(name: &str) -> Option<String> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     Some(line.trim().to_owned())
 }
 
 /// A capability set of this process as the kernel's bit mask; `field` is `CapPrm`, `CapEff` or `CapBnd`.
 pub(crate) fn capabilities(field: &str) -> u64 {
-    status_field(field).and_then(|hex| u64::from_str_radix(&hex, 16).ok()).unwrap_or(0)
+    status_field(field)
+        .and_then(|hex| u64::from_str_radix(&hex, 16).ok())
+        .unwrap_or(0)
 }
 
 /// Whether `setgroups` is refused, as it is in a user namespace that an ordinary user made without helpers.

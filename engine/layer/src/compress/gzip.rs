@@ -62,7 +62,9 @@ impl<W: Write> ParallelGzip<W> {
         let workers = (0..threads)
             .map(|_| {
                 let queue = Arc::clone(&queue);
-                std::thread::Builder::new().name("gzip".into()).spawn(move || work(&queue, level))
+                std::thread::Builder::new()
+                    .name("gzip".into())
+                    .spawn(move || work(&queue, level))
             })
             .collect::<io::Result<Vec<_>>>()?;
         Ok(Self {
@@ -83,7 +85,9 @@ impl<W: Write> ParallelGzip<W> {
         }
         self.jobs = None;
         for worker in std::mem::take(&mut self.workers) {
-            worker.join().map_err(|_| io::Error::other("a gzip worker panicked"))?;
+            worker
+                .join()
+                .map_err(|_| io::Error::other("a gzip worker panicked"))?;
         }
         self.sink.write_all(&self.crc.sum().to_le_bytes())?;
         self.sink.write_all(&self.crc.amount().to_le_bytes())?;
@@ -95,7 +99,9 @@ impl<W: Write> ParallelGzip<W> {
         let (reply, answer) = sync_channel(1);
         let job = Job { data, last, reply };
         match &self.jobs {
-            Some(jobs) => jobs.send(job).map_err(|_| io::Error::other("the gzip workers are gone"))?,
+            Some(jobs) => jobs
+                .send(job)
+                .map_err(|_| io::Error::other("the gzip workers are gone"))?,
             None => return Err(io::Error::other("write after the end of a gzip stream")),
         }
         self.pending.push_back(answer);
@@ -107,7 +113,9 @@ impl<W: Write> ParallelGzip<W> {
 
     fn collect(&mut self) -> io::Result<()> {
         if let Some(answer) = self.pending.pop_front() {
-            let part = answer.recv().map_err(|_| io::Error::other("a gzip worker is gone"))??;
+            let part = answer
+                .recv()
+                .map_err(|_| io::Error::other("a gzip worker is gone"))??;
             self.crc.combine(&part.crc);
             self.sink.write_all(&part.bytes)?;
         }
@@ -144,7 +152,11 @@ fn deflate(data: &[u8], level: u32, last: bool) -> io::Result<Deflated> {
     let mut crc = Crc::new();
     crc.update(data);
     let mut compress = Compress::new(flate2::Compression::new(level), false);
-    let flush = if last { FlushCompress::Finish } else { FlushCompress::Sync };
+    let flush = if last {
+        FlushCompress::Finish
+    } else {
+        FlushCompress::Sync
+    };
     let mut bytes = Vec::with_capacity(data.len() / 2 + 1024);
     loop {
         if bytes.capacity() - bytes.len() < 1024 {
@@ -153,7 +165,9 @@ fn deflate(data: &[u8], level: u32, last: bool) -> io::Result<Deflated> {
         let room = bytes.capacity() - bytes.len();
         let before = bytes.len();
         let rest = &data[compress.total_in() as usize..];
-        let status = compress.compress_vec(rest, &mut bytes, flush).map_err(io::Error::other)?;
+        let status = compress
+            .compress_vec(rest, &mut bytes, flush)
+            .map_err(io::Error::other)?;
         let all_in = compress.total_in() as usize == data.len();
         match status {
             Status::StreamEnd => break,

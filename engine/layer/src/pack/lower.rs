@@ -25,8 +25,12 @@ impl LowerDir {
     /// `None` when nothing is known of what lies below.
     pub(crate) fn open(lower: Lower<'_>) -> Result<Option<Self>, Error> {
         let open = |path: &std::path::Path| {
-            rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-                .map_err(|errno| Error::entry("open the lower directory", path, errno))
+            rustix::fs::open(
+                path,
+                OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+                Mode::empty(),
+            )
+            .map_err(|errno| Error::entry("open the lower directory", path, errno))
         };
         let dirs = match lower {
             Lower::Unknown => return Ok(None),

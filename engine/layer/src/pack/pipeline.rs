@@ -60,7 +60,9 @@ impl Pipeline {
                 count: 0,
             };
             let produced = produce(&mut tar).and_then(|value| tar.send().map(|()| value));
-            let TarSink { hash, count, full, .. } = tar;
+            let TarSink {
+                hash, count, full, ..
+            } = tar;
             // The worker ends when nobody can send any more.
             drop(full);
             let consumed = worker.join().map_err(|_| Error::Worker)?;
@@ -69,7 +71,12 @@ impl Pipeline {
                 (Err(Error::Worker) | Ok(_), Err(error)) => Err(Error::Sink(error)),
                 (Err(error), _) => Err(error),
                 (Ok(value), Ok((sink, digest, size))) => {
-                    let done = Done { diff_id: finish(hash), uncompressed_size: count, digest, size };
+                    let done = Done {
+                        diff_id: finish(hash),
+                        uncompressed_size: count,
+                        digest,
+                        size,
+                    };
                     Ok((value, done, sink))
                 }
             }
@@ -125,7 +132,8 @@ impl TarSink {
     /// Appends what a read of `file` brings, straight into the buffer and at most `limit` bytes; 0 at the file's end.
     pub(crate) fn read_from(&mut self, file: impl AsFd, limit: u64) -> Result<u64, io::Error> {
         if self.buffer.len() == BUFFER {
-            self.send().map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+            self.send()
+                .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
         }
         let start = self.buffer.len();
         let read = loop {
@@ -148,7 +156,12 @@ impl TarSink {
     fn send(&mut self) -> Result<(), Error> {
         self.hash.update(&self.buffer);
         self.count += self.buffer.len() as u64;
-        let next = self.empty.try_recv().unwrap_or_else(|_| Vec::with_capacity(BUFFER));
-        self.full.send(std::mem::replace(&mut self.buffer, next)).map_err(|_| Error::Worker)
+        let next = self
+            .empty
+            .try_recv()
+            .unwrap_or_else(|_| Vec::with_capacity(BUFFER));
+        self.full
+            .send(std::mem::replace(&mut self.buffer, next))
+            .map_err(|_| Error::Worker)
     }
 }

@@ -49,15 +49,24 @@ pub(crate) struct Walker<'a> {
 
 impl<'a> Walker<'a> {
     pub(crate) fn new(tar: &'a mut TarSink, clamp: Option<i64>, kind: TreeKind) -> Self {
-        Self { tar, clamp, kind, entries: 0, waiting: Vec::new(), links: HashMap::new(), header: Vec::new() }
+        Self {
+            tar,
+            clamp,
+            kind,
+            entries: 0,
+            waiting: Vec::new(),
+            links: HashMap::new(),
+            header: Vec::new(),
+        }
     }
 
     /// Writes everything below `root`, but not `root` itself: no image has an entry for its own root.
-    pub(crate) fn walk(&mut self, root: &Path, lower: Option<LowerDir>) -> Result<(), Error> {
+    pub(crate) fn walk(&mut self, root: &Path, lower: Option<&LowerDir>) -> Result<(), Error> {
         let dir = rustix::fs::open(root, DIRECTORY, Mode::empty())
             .map_err(|errno| Error::entry("open the directory", root, errno))?;
-        let hides = self.kind == TreeKind::Upper && is_opaque(&dir).map_err(|errno| Error::entry("read", root, errno))?;
-        self.directory(dir.as_fd(), &mut Vec::new(), lower.as_ref(), hides)
+        let hides = self.kind == TreeKind::Upper
+            && is_opaque(&dir).map_err(|errno| Error::entry("read", root, errno))?;
+        self.directory(dir.as_fd(), &mut Vec::new(), lower, hides)
     }
 
     /// Ends the archive; gives the number of entries.
@@ -111,7 +120,11 @@ impl<'a> Walker<'a> {
         };
         if self.kind == TreeKind::Upper && is_whiteout(dir, name, &stat).map_err(fail)? {
             // Below nothing there is nothing to delete: the file came and went within the step.
-            return if lower.is_none() || below.is_some() { self.whiteout(path) } else { Ok(()) };
+            return if lower.is_none() || below.is_some() {
+                self.whiteout(path)
+            } else {
+                Ok(())
+            };
         }
         match file_type(&stat) {
             FileType::Directory => self.subdirectory(dir, name, path, &stat, lower, below.as_ref(), hides),
@@ -120,7 +133,10 @@ impl<'a> Walker<'a> {
         }
     }
 
-    #[allow(clippy::too_many_arguments, reason = "they are the walk's place, and live on the stack of the recursion")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "they are the walk's place, and live on the stack of the recursion"
+    )]
     fn subdirectory(
         &mut self,
         dir: BorrowedFd<'_>,
@@ -139,12 +155,15 @@ impl<'a> Walker<'a> {
             opaque = is_opaque(&child).map_err(fail)?;
         }
         let lower_child = match (lower, below) {
-            (Some(lower), Some(found)) if is_directory(&found.stat) => Some(lower.enter(name, found).map_err(fail)?),
+            (Some(lower), Some(found)) if is_directory(&found.stat) => {
+                Some(lower.enter(name, found).map_err(fail)?)
+            }
             (Some(_), _) => Some(LowerDir::empty()),
             (None, _) => None,
         };
         let unchanged = match below {
-            Some(found) => same::directory(&child, stat, name, found).map_err(|error| failed_io("compare", path, error))?,
+            Some(found) => same::directory(&child, stat, name, found)
+                .map_err(|error| failed_io("compare", path, error))?,
             None => false,
         };
         let mut entry = self.describe(path, Kind::Directory, stat);
@@ -184,7 +203,8 @@ impl<'a> Walker<'a> {
             refuse(file, &METACOPY, "metacopy=off", path)?;
         }
         if let Some(found) = below
-            && same::leaf(dir, file.as_ref(), stat, name, found).map_err(|error| failed_io("compare", path, error))?
+            && same::leaf(dir, file.as_ref(), stat, name, found)
+                .map_err(|error| failed_io("compare", path, error))?
         {
             return Ok(());
         }
@@ -206,13 +226,19 @@ impl<'a> Walker<'a> {
                 entry.link = readlinkat(dir, name, Vec::new()).map_err(fail)?.into_bytes();
             }
             FileType::CharacterDevice | FileType::BlockDevice => {
-                entry.kind = if kind == FileType::BlockDevice { Kind::Block } else { Kind::Char };
+                entry.kind = if kind == FileType::BlockDevice {
+                    Kind::Block
+                } else {
+                    Kind::Char
+                };
                 entry.device = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
             }
             FileType::Fifo => entry.kind = Kind::Fifo,
             _ => {}
         }
-        let Some(file) = file else { return self.write(&entry) };
+        let Some(file) = file else {
+            return self.write(&entry);
+        };
         entry.size = stat.st_size as u64;
         entry.xattrs = kept_xattrs(&file).map_err(fail)?;
         self.write(&entry)?;
@@ -223,7 +249,13 @@ impl<'a> Walker<'a> {
         let mut left = size;
         while left > 0 {
             match self.tar.read_from(file, left) {
-                Ok(0) => return Err(Error::Changed { path: show(path), expected: size, actual: size - left }),
+                Ok(0) => {
+                    return Err(Error::Changed {
+                        path: show(path),
+                        expected: size,
+                        actual: size - left,
+                    });
+                }
                 Ok(n) => left -= n,
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Err(Error::Worker),
                 Err(error) => return Err(failed_io("read", path, error)),
@@ -246,7 +278,10 @@ impl<'a> Walker<'a> {
     }
 
     fn whiteout(&mut self, path: &[u8]) -> Result<(), Error> {
-        let slash = path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+        let slash = path
+            .iter()
+            .rposition(|byte| *byte == b'/')
+            .map_or(0, |slash| slash + 1);
         self.marker(&[&path[..slash], b".wh.", &path[slash..]].concat())
     }
 
@@ -279,7 +314,10 @@ impl<'a> Walker<'a> {
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 /// Non-blocking: between the look at it and the opening a file may have become a fifo.
-const FILE: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC).union(OFlags::NONBLOCK);
+const FILE: OFlags = OFlags::RDONLY
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC)
+    .union(OFlags::NONBLOCK);
 
 /// The names in a directory, sorted by their bytes.
 fn list(dir: BorrowedFd<'_>) -> rustix::io::Result<Vec<Vec<u8>>> {
@@ -295,11 +333,23 @@ fn list(dir: BorrowedFd<'_>) -> rustix::io::Result<Vec<Vec<u8>>> {
     Ok(all)
 }
 
-fn refuse(file: &OwnedFd, attributes: &[&'static str], remedy: &'static str, path: &[u8]) -> Result<(), Error> {
+fn refuse(
+    file: &OwnedFd,
+    attributes: &[&'static str],
+    remedy: &'static str,
+    path: &[u8],
+) -> Result<(), Error> {
     let present = names(file).map_err(|errno| failed("read", path, errno))?;
     for attribute in attributes {
-        if present.split(|byte| *byte == 0).any(|name| name == attribute.as_bytes()) {
-            return Err(Error::OverlayFeature { path: show(path), attribute, remedy });
+        if present
+            .split(|byte| *byte == 0)
+            .any(|name| name == attribute.as_bytes())
+        {
+            return Err(Error::OverlayFeature {
+                path: show(path),
+                attribute,
+                remedy,
+            });
         }
     }
     Ok(())

@@ -63,7 +63,9 @@ pub(crate) fn time(text: &[u8]) -> Option<(i64, u32)> {
         return None;
     }
     let whole = i64::try_from(decimal(whole)?).ok()?;
-    let nanos = (0..9).fold(0, |nanos, i| nanos * 10 + fraction.get(i).map_or(0, |digit| u32::from(digit - b'0')));
+    let nanos = (0..9).fold(0, |nanos, i| {
+        nanos * 10 + fraction.get(i).map_or(0, |digit| u32::from(digit - b'0'))
+    });
     Some(match (negative, nanos) {
         (false, _) => (whole, nanos),
         (true, 0) => (-whole, 0),

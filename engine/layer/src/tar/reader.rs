@@ -34,11 +34,22 @@ struct Extended {
 
 impl<R: Read> Reader<R> {
     pub(crate) fn new(inner: R, limits: Limits) -> Self {
-        Self { inner, limits, offset: 0, remaining: 0, padding: 0, entries: 0, ended: false }
+        Self {
+            inner,
+            limits,
+            offset: 0,
+            remaining: 0,
+            padding: 0,
+            entries: 0,
+            ended: false,
+        }
     }
 
     pub(crate) fn bad<T>(&self, reason: impl Into<String>) -> Result<T, Error> {
-        Err(Error::Archive { reason: reason.into(), offset: self.offset })
+        Err(Error::Archive {
+            reason: reason.into(),
+            offset: self.offset,
+        })
     }
 
     /// The next entry, or `None` at the end of the archive; then the stream was read to its end too, so that its digest
@@ -65,9 +76,6 @@ impl<R: Read> Reader<R> {
                     self.parse_pax(&data, &mut extended)?;
                     some_extended = true;
                 }
-                // Defaults for all that follows. Nothing that writes images uses them for more than a comment, and the
-                // readers that images are made for (Go's) do not apply them.
-                b'g' => self.expect(size)?,
                 b'L' => {
                     extended.path = Some(until_nul(&self.extension(size)?).to_vec());
                     some_extended = true;
@@ -76,14 +84,22 @@ impl<R: Read> Reader<R> {
                     extended.link = Some(until_nul(&self.extension(size)?).to_vec());
                     some_extended = true;
                 }
-                // Volume label of GNU tar: no file.
-                b'V' => self.expect(size)?,
+                // `V` is a volume label of GNU tar: no file. `g` are defaults for all that follows: nothing that writes
+                // images uses them for more than a comment, and the readers that images are made for (Go's) do not apply
+                // them.
+                b'V' | b'g' => self.expect(size)?,
                 flag => return self.entry(&header, flag, size, extended).map(Some),
             }
         }
     }
 
-    fn entry(&mut self, header: &[u8; BLOCK], flag: u8, size: u64, extended: Extended) -> Result<Entry, Error> {
+    fn entry(
+        &mut self,
+        header: &[u8; BLOCK],
+        flag: u8,
+        size: u64,
+        extended: Extended,
+    ) -> Result<Entry, Error> {
         let path = match (extended.sparse.name(), extended.path) {
             (Some(name), _) => name.to_vec(),
             (None, Some(path)) => path,
@@ -107,10 +123,16 @@ impl<R: Read> Reader<R> {
                 ));
             }
         };
-        let link = extended.link.unwrap_or_else(|| until_nul(&header[157..257]).to_vec());
+        let link = extended
+            .link
+            .unwrap_or_else(|| until_nul(&header[157..257]).to_vec());
         for (what, value) in [("name", &path), ("link target", &link)] {
             if value.len() > self.limits.name {
-                return self.bad(format!("a {what} of {} bytes; {} are allowed", value.len(), self.limits.name));
+                return self.bad(format!(
+                    "a {what} of {} bytes; {} are allowed",
+                    value.len(),
+                    self.limits.name
+                ));
             }
             if value.contains(&0) {
                 return self.bad(format!("a {what} with a NUL byte in it"));
@@ -119,8 +141,12 @@ impl<R: Read> Reader<R> {
         let mut entry = Entry::new(path, kind);
         entry.link = link;
         entry.mode = (self.number(&header[100..108], "mode")? & 0o7777) as u32;
-        entry.uid = extended.uid.map_or_else(|| self.number(&header[108..116], "uid"), Ok)?;
-        entry.gid = extended.gid.map_or_else(|| self.number(&header[116..124], "gid"), Ok)?;
+        entry.uid = extended
+            .uid
+            .map_or_else(|| self.number(&header[108..116], "uid"), Ok)?;
+        entry.gid = extended
+            .gid
+            .map_or_else(|| self.number(&header[116..124], "gid"), Ok)?;
         entry.mtime = match extended.mtime {
             Some(mtime) => mtime,
             None => (self.signed(&header[136..148], "mtime")?, 0),
@@ -161,7 +187,13 @@ impl<R: Read> Reader<R> {
                 offset: self.offset,
             };
             let text = || (!value.is_empty()).then(|| value.to_vec());
-            let number = || if value.is_empty() { Ok(None) } else { pax::decimal(value).map(Some).ok_or_else(malformed) };
+            let number = || {
+                if value.is_empty() {
+                    Ok(None)
+                } else {
+                    pax::decimal(value).map(Some).ok_or_else(malformed)
+                }
+            };
             match key {
                 b"path" => extended.path = text(),
                 b"linkpath" => extended.link = text(),
@@ -179,7 +211,10 @@ impl<R: Read> Reader<R> {
                     extended.xattrs.push((name.to_vec(), value.to_vec()));
                 }
                 _ if key.starts_with(b"GNU.sparse.") => {
-                    extended.sparse.record(&key[b"GNU.sparse.".len()..], value).ok_or_else(malformed)?;
+                    extended
+                        .sparse
+                        .record(&key[b"GNU.sparse.".len()..], value)
+                        .ok_or_else(malformed)?;
                 }
                 _ => {}
             }
@@ -190,7 +225,10 @@ impl<R: Read> Reader<R> {
     /// The content of an extended header, which must fit into memory.
     fn extension(&mut self, size: u64) -> Result<Vec<u8>, Error> {
         if size > self.limits.header {
-            return self.bad(format!("an extended header of {size} bytes; {} are allowed", self.limits.header));
+            return self.bad(format!(
+                "an extended header of {size} bytes; {} are allowed",
+                self.limits.header
+            ));
         }
         self.expect(size)?;
         let mut data = vec![0; size as usize];
@@ -200,7 +238,10 @@ impl<R: Read> Reader<R> {
 
     fn expect(&mut self, size: u64) -> Result<(), Error> {
         if size > self.limits.uncompressed {
-            return self.bad(format!("an entry of {size} bytes; {} are allowed", self.limits.uncompressed));
+            return self.bad(format!(
+                "an entry of {size} bytes; {} are allowed",
+                self.limits.uncompressed
+            ));
         }
         self.remaining = size;
         self.padding = padding(size);
@@ -209,7 +250,8 @@ impl<R: Read> Reader<R> {
 
     fn skip_data(&mut self) -> Result<(), Error> {
         let skip = self.remaining + self.padding as u64;
-        let skipped = io::copy(&mut self.inner.by_ref().take(skip), &mut io::sink()).map_err(Error::Source)?;
+        let skipped =
+            io::copy(&mut self.inner.by_ref().take(skip), &mut io::sink()).map_err(Error::Source)?;
         self.offset += skipped;
         // The padding of the last entry may be missing: seen in archives of embedded writers, and Go reads them.
         if skipped < self.remaining {
@@ -222,7 +264,9 @@ impl<R: Read> Reader<R> {
 
     /// Reads data of the current entry; 0 at its end.
     pub(crate) fn read_data(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
-        let n = buf.len().min(usize::try_from(self.remaining).unwrap_or(usize::MAX));
+        let n = buf
+            .len()
+            .min(usize::try_from(self.remaining).unwrap_or(usize::MAX));
         if n == 0 {
             return Ok(0);
         }
@@ -339,7 +383,12 @@ impl<R: Read> Reader<R> {
                 _ => None,
             })
             .map_or_else(
-                || self.bad(format!("a {what} that is no number: {:?}", String::from_utf8_lossy(text))),
+                || {
+                    self.bad(format!(
+                        "a {what} that is no number: {:?}",
+                        String::from_utf8_lossy(text)
+                    ))
+                },
                 Ok,
             )
     }

@@ -54,8 +54,17 @@ fn pax_header(records: &[(&str, &str)]) -> Vec<u8> {
 #[test]
 fn every_kind_and_every_size_of_value_comes_back_as_it_was() {
     let mut entries = Vec::new();
-    for (i, kind) in
-        [Kind::File, Kind::HardLink, Kind::Symlink, Kind::Char, Kind::Block, Kind::Directory, Kind::Fifo].into_iter().enumerate()
+    for (i, kind) in [
+        Kind::File,
+        Kind::HardLink,
+        Kind::Symlink,
+        Kind::Char,
+        Kind::Block,
+        Kind::Directory,
+        Kind::Fifo,
+    ]
+    .into_iter()
+    .enumerate()
     {
         for long in [1usize, 99, 100, 101, 255, 256, 1000, 4000] {
             let mut entry = Entry::new(vec![b'n'; long], kind);
@@ -66,7 +75,10 @@ fn every_kind_and_every_size_of_value_comes_back_as_it_was() {
             entry.mode = 0o7777 & (0o1234 + i as u32);
             entry.uid = [0, 2_097_151, 2_097_152, 4_294_967_294][i % 4];
             entry.gid = 1 << (long % 32);
-            entry.mtime = ([0, 1, -1, 8_589_934_591, 8_589_934_592, -62_135_596_800][long % 6], 0);
+            entry.mtime = (
+                [0, 1, -1, 8_589_934_591, 8_589_934_592, -62_135_596_800][long % 6],
+                0,
+            );
             if matches!(kind, Kind::HardLink | Kind::Symlink) {
                 entry.link = vec![b'l'; long];
             }
@@ -74,7 +86,10 @@ fn every_kind_and_every_size_of_value_comes_back_as_it_was() {
                 entry.device = (i as u32 * 1000, long as u32);
             }
             if kind == Kind::File {
-                entry.xattrs = vec![(b"user.a".to_vec(), vec![0, b'\n', b'=', 255]), (b"user.b".to_vec(), vec![b'x'; long])];
+                entry.xattrs = vec![
+                    (b"user.a".to_vec(), vec![0, b'\n', b'=', 255]),
+                    (b"user.b".to_vec(), vec![b'x'; long]),
+                ];
             }
             entries.push(entry);
         }
@@ -98,7 +113,10 @@ fn record_lengths_count_themselves_over_powers_of_ten() {
     for length in 0..1100 {
         let mut out = Vec::new();
         pax::write_record(&mut out, b"k", &vec![b'v'; length]);
-        assert_eq!(pax::records(&out).unwrap(), [(&b"k"[..], &vec![b'v'; length][..])]);
+        assert_eq!(
+            pax::records(&out).unwrap(),
+            [(&b"k"[..], &vec![b'v'; length][..])]
+        );
     }
 }
 
@@ -123,20 +141,28 @@ fn times_have_fractions_on_both_sides_of_zero() {
 #[test]
 fn the_gnu_and_old_dialects_are_read() {
     let long = "d/".repeat(100) + "file";
-    let mut bytes = with_data(raw("././@LongLink", b'L', long.len() as u64 + 1, |_| {}), format!("{long}\0").as_bytes());
+    let mut bytes = with_data(
+        raw("././@LongLink", b'L', long.len() as u64 + 1, |_| {}),
+        format!("{long}\0").as_bytes(),
+    );
     bytes.extend(with_data(raw("././@LongLink", b'K', 3, |_| {}), b"to\0"));
     bytes.extend(raw("cut", b'2', 0, |_| {}));
     // Version 7: no magic, and a directory is a file with a slash.
     bytes.extend(raw("old/", 0, 0, |header| header[257..512].fill(0)));
     // A ustar prefix.
-    bytes.extend(raw("name", b'0', 0, |header| header[345..351].copy_from_slice(b"prefix")));
+    bytes.extend(raw("name", b'0', 0, |header| {
+        header[345..351].copy_from_slice(b"prefix");
+    }));
     // GNU base 256 numbers.
     bytes.extend(raw("wide", b'0', 0, |header| {
         header[108..116].copy_from_slice(&[0x80, 0, 0, 0, 0xff, 0xff, 0xff, 0xfe]);
         header[136..148].copy_from_slice(&[0xff; 12]);
     }));
     let entries = read_all(&bytes).unwrap();
-    assert_eq!((&entries[0].path[..], &entries[0].link[..]), (long.as_bytes(), &b"to"[..]));
+    assert_eq!(
+        (&entries[0].path[..], &entries[0].link[..]),
+        (long.as_bytes(), &b"to"[..])
+    );
     assert_eq!(entries[1].kind, Kind::Directory);
     assert_eq!(entries[2].path, b"prefix/name");
     assert_eq!((entries[3].uid, entries[3].mtime), (4_294_967_294, (-1, 0)));
@@ -148,7 +174,11 @@ fn sparse_files_are_read_in_all_four_formats() {
     let check = |bytes: &[u8], name: &str| {
         let mut reader = Reader::new(bytes, Limits::default());
         let entry = reader.next_entry().unwrap().unwrap();
-        assert_eq!((&entry.path[..], entry.size, entry.sparse), (name.as_bytes(), 5000, Some(map.to_vec())), "{name}");
+        assert_eq!(
+            (&entry.path[..], entry.size, entry.sparse),
+            (name.as_bytes(), 5000, Some(map.to_vec())),
+            "{name}"
+        );
         let mut data = [0; 16];
         assert_eq!(reader.read_data(&mut data).unwrap(), 5);
         assert_eq!(&data[..5], b"abcde");
@@ -162,20 +192,37 @@ fn sparse_files_are_read_in_all_four_formats() {
         header[483..495].copy_from_slice(b"00000011610\0");
     });
     check(&with_data(old, b"abcde"), "old");
-    let zero = [("GNU.sparse.size", "5000"), ("GNU.sparse.numblocks", "2"), ("GNU.sparse.offset", "0"),
-        ("GNU.sparse.numbytes", "3"), ("GNU.sparse.offset", "1000"), ("GNU.sparse.numbytes", "2")];
+    let zero = [
+        ("GNU.sparse.size", "5000"),
+        ("GNU.sparse.numblocks", "2"),
+        ("GNU.sparse.offset", "0"),
+        ("GNU.sparse.numbytes", "3"),
+        ("GNU.sparse.offset", "1000"),
+        ("GNU.sparse.numbytes", "2"),
+    ];
     let mut bytes = pax_header(&zero);
     bytes.extend(with_data(raw("zero", b'0', 5, |_| {}), b"abcde"));
     check(&bytes, "zero");
-    let mut bytes = pax_header(&[("GNU.sparse.size", "5000"), ("GNU.sparse.map", "0,3,1000,2"), ("GNU.sparse.name", "one")]);
+    let mut bytes = pax_header(&[
+        ("GNU.sparse.size", "5000"),
+        ("GNU.sparse.map", "0,3,1000,2"),
+        ("GNU.sparse.name", "one"),
+    ]);
     bytes.extend(with_data(raw("GNUSparseFile.0/one", b'0', 5, |_| {}), b"abcde"));
     check(&bytes, "one");
-    let mut bytes = pax_header(&[("GNU.sparse.major", "1"), ("GNU.sparse.minor", "0"), ("GNU.sparse.realsize", "5000"),
-        ("GNU.sparse.name", "two")]);
+    let mut bytes = pax_header(&[
+        ("GNU.sparse.major", "1"),
+        ("GNU.sparse.minor", "0"),
+        ("GNU.sparse.realsize", "5000"),
+        ("GNU.sparse.name", "two"),
+    ]);
     let mut data = b"2\n0\n3\n1000\n2\n".to_vec();
     data.resize(512, 0);
     data.extend_from_slice(b"abcde");
-    bytes.extend(with_data(raw("GNUSparseFile.0/two", b'0', data.len() as u64, |_| {}), &data));
+    bytes.extend(with_data(
+        raw("GNUSparseFile.0/two", b'0', data.len() as u64, |_| {}),
+        &data,
+    ));
     check(&bytes, "two");
 }
 
@@ -191,23 +238,79 @@ fn hostile_and_broken_archives_are_refused_with_a_reason() {
     let cases: Vec<(&str, Vec<u8>, &str)> = vec![
         ("garbage", b"this is no tar at all".repeat(50), "no number"),
         ("wrong checksum", wrong_sum, "wrong checksum"),
-        ("cut header", raw("a", b'0', 0, |_| {})[..300].to_vec(), "middle of a header"),
-        ("cut data", with_data(raw("a", b'0', 1000, |_| {}), b"few"), "middle of a file"),
-        ("huge extended header", raw("a", b'x', 1 << 32, |_| {}), "an extended header of 4294967296 bytes"),
-        ("huge long name", raw("a", b'L', 1 << 21, |_| {}), "an extended header of 2097152 bytes"),
-        ("name above the limit", pax_then(&[("path", &"x".repeat(5000))]), "a name of 5000 bytes"),
+        (
+            "cut header",
+            raw("a", b'0', 0, |_| {})[..300].to_vec(),
+            "middle of a header",
+        ),
+        (
+            "cut data",
+            with_data(raw("a", b'0', 1000, |_| {}), b"few"),
+            "middle of a file",
+        ),
+        (
+            "huge extended header",
+            raw("a", b'x', 1 << 32, |_| {}),
+            "an extended header of 4294967296 bytes",
+        ),
+        (
+            "huge long name",
+            raw("a", b'L', 1 << 21, |_| {}),
+            "an extended header of 2097152 bytes",
+        ),
+        (
+            "name above the limit",
+            pax_then(&[("path", &"x".repeat(5000))]),
+            "a name of 5000 bytes",
+        ),
         ("NUL in a name", pax_then(&[("path", "a\0b")]), "NUL byte"),
         ("negative size", pax_then(&[("size", "-1")]), "the value \"-1\""),
-        ("record without equals", with_data(raw("p", b'x', 6, |_| {}), b"6 abc\n"), "malformed PAX"),
-        ("record longer than the header", with_data(raw("p", b'x', 8, |_| {}), b"99 a=bc\n"), "malformed PAX"),
-        ("record of length zero", with_data(raw("p", b'x', 6, |_| {}), b"0 a=b\n"), "malformed PAX"),
-        ("unknown type", raw("a", b'Q', 0, |_| {}), "unknown entry type 'Q'"),
+        (
+            "record without equals",
+            with_data(raw("p", b'x', 6, |_| {}), b"6 abc\n"),
+            "malformed PAX",
+        ),
+        (
+            "record longer than the header",
+            with_data(raw("p", b'x', 8, |_| {}), b"99 a=bc\n"),
+            "malformed PAX",
+        ),
+        (
+            "record of length zero",
+            with_data(raw("p", b'x', 6, |_| {}), b"0 a=b\n"),
+            "malformed PAX",
+        ),
+        (
+            "unknown type",
+            raw("a", b'Q', 0, |_| {}),
+            "unknown entry type 'Q'",
+        ),
         ("overlapping map", sparse("0,3,2,2", "5000"), "overlap"),
-        ("map behind the end", sparse("0,3,4999,2", "5000"), "behind the end"),
-        ("map that wraps", sparse("0,3,18446744073709551615,2", "5000"), "overlap"),
-        ("map larger than the data", sparse("0,3,1000,200", "5000"), "does not match"),
-        ("dangling extended header", pax_header(&[("path", "a")]), "without an entry"),
-        ("zero block in the middle", [vec![0; 512], raw("a", b'0', 0, |_| {})].concat(), "zero block in the middle"),
+        (
+            "map behind the end",
+            sparse("0,3,4999,2", "5000"),
+            "behind the end",
+        ),
+        (
+            "map that wraps",
+            sparse("0,3,18446744073709551615,2", "5000"),
+            "overlap",
+        ),
+        (
+            "map larger than the data",
+            sparse("0,3,1000,200", "5000"),
+            "does not match",
+        ),
+        (
+            "dangling extended header",
+            pax_header(&[("path", "a")]),
+            "without an entry",
+        ),
+        (
+            "zero block in the middle",
+            [vec![0; 512], raw("a", b'0', 0, |_| {})].concat(),
+            "zero block in the middle",
+        ),
     ];
     for (name, bytes, part) in cases {
         let error = read_all(&bytes).expect_err(name).to_string();

@@ -94,7 +94,11 @@ fn text(field: &mut [u8], value: &[u8]) {
 
 fn octal(field: &mut [u8], value: u64) {
     let digits = field.len() - 1;
-    let value = if value > octal_max(field.len() as u32) { 0 } else { value };
+    let value = if value > octal_max(field.len() as u32) {
+        0
+    } else {
+        value
+    };
     for (i, place) in field[..digits].iter_mut().enumerate() {
         *place = b'0' + ((value >> (3 * (digits - 1 - i))) & 7) as u8;
     }

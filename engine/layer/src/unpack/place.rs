@@ -13,7 +13,10 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, FileType, Mode as Bits, OFlags, Stat, linkat, mkdirat, mknodat, openat, statat, symlinkat, unlinkat},
+    fs::{
+        AtFlags, FileType, Mode as Bits, OFlags, Stat, linkat, mkdirat, mknodat, openat, statat, symlinkat,
+        unlinkat,
+    },
     io::Errno,
 };
 
@@ -90,7 +93,7 @@ impl<'a> Placer<'a> {
             return self.whiteout(parent, gone, &full);
         }
         let dir = self.parent(parent, &full)?;
-        let existing = self.look(&dir, name, &full)?;
+        let existing = Self::look(&dir, name, &full)?;
         if entry.kind == Kind::Directory {
             self.directory(&dir, name, existing.as_ref(), &full, entry)?;
         } else {
@@ -109,7 +112,12 @@ impl<'a> Placer<'a> {
     pub(super) fn finish(mut self) -> Result<Counts, Error> {
         for (path, mtime) in std::mem::take(&mut self.directory_times).iter().rev() {
             let opened = if path.is_empty() {
-                openat(&self.root, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Bits::empty())
+                openat(
+                    &self.root,
+                    ".",
+                    OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+                    Bits::empty(),
+                )
             } else {
                 self.open_in_root(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW)
             };
@@ -120,8 +128,11 @@ impl<'a> Placer<'a> {
                 Err(errno) => return Err(failed("open", path, errno)),
             }
         }
-        self.counts.implied_parents =
-            self.implied.into_iter().map(|path| PathBuf::from(OsStr::from_bytes(&path))).collect();
+        self.counts.implied_parents = self
+            .implied
+            .into_iter()
+            .map(|path| PathBuf::from(OsStr::from_bytes(&path)))
+            .collect();
         Ok(self.counts)
     }
 
@@ -139,7 +150,8 @@ impl<'a> Placer<'a> {
                 if let Some(stat) = other {
                     self.remove(dir, name, stat, full)?;
                 }
-                mkdirat(dir, name, Bits::from(0o700)).map_err(|errno| failed("create directory", full, errno))?;
+                mkdirat(dir, name, Bits::from(0o700))
+                    .map_err(|errno| failed("create directory", full, errno))?;
                 if other.is_some_and(|stat| self.is_our_whiteout(stat)) {
                     self.set_opaque(dir, name, full)?;
                 }
@@ -166,7 +178,7 @@ impl<'a> Placer<'a> {
                 .map_err(|errno| failed("create fifo", full, errno))?,
             Kind::Char | Kind::Block | Kind::Directory => {
                 // 0:0 is no device but would be a whiteout, which an archive says by name.
-                let made = entry.device != (0, 0) && self.device(dir, name, full, entry)?;
+                let made = entry.device != (0, 0) && Self::device(dir, name, full, entry)?;
                 if !made {
                     self.counts.skipped_devices += 1;
                     return Ok(());
@@ -176,8 +188,12 @@ impl<'a> Placer<'a> {
         self.set_leaf_attributes(dir, name, full, entry)
     }
 
-    fn device(&self, dir: &OwnedFd, name: &[u8], full: &[u8], entry: &Entry) -> Result<bool, Error> {
-        let kind = if entry.kind == Kind::Block { FileType::BlockDevice } else { FileType::CharacterDevice };
+    fn device(dir: &OwnedFd, name: &[u8], full: &[u8], entry: &Entry) -> Result<bool, Error> {
+        let kind = if entry.kind == Kind::Block {
+            FileType::BlockDevice
+        } else {
+            FileType::CharacterDevice
+        };
         let device = rustix::fs::makedev(entry.device.0, entry.device.1);
         match mknodat(dir, name, kind, Bits::from(0o600), device) {
             Ok(()) => Ok(true),
@@ -195,14 +211,17 @@ impl<'a> Placer<'a> {
         archive: &mut Reader<R>,
     ) -> Result<(), Error> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = openat(dir, name, flags, Bits::from(0o600)).map_err(|errno| failed("create", full, errno))?;
+        let file =
+            openat(dir, name, flags, Bits::from(0o600)).map_err(|errno| failed("create", full, errno))?;
         let whole = [(0, entry.size)];
         let pieces = entry.sparse.as_deref().unwrap_or(&whole);
         for (offset, length) in pieces {
             let mut at = *offset;
             let end = offset + length;
             while at < end {
-                let wanted = usize::try_from(end - at).unwrap_or(usize::MAX).min(self.buffer.len());
+                let wanted = usize::try_from(end - at)
+                    .unwrap_or(usize::MAX)
+                    .min(self.buffer.len());
                 let n = archive.read_data(&mut self.buffer[..wanted])?;
                 if n == 0 {
                     return archive.bad("a file that is shorter than its own description");
@@ -227,7 +246,12 @@ impl<'a> Placer<'a> {
             return Err(missing("which is the root"));
         };
         let target_dir = if target_parent.is_empty() {
-            openat(&self.root, ".", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Bits::empty())
+            openat(
+                &self.root,
+                ".",
+                OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+                Bits::empty(),
+            )
         } else {
             self.open_in_root(target_parent, OFlags::PATH | OFlags::DIRECTORY)
         };
@@ -255,12 +279,17 @@ impl<'a> Placer<'a> {
             return Ok(());
         }
         if matches!(gone, b"" | b"." | b"..") {
-            return Err(Error::Escape { path: show(full), reason: "a whiteout must name an entry".to_owned() });
+            return Err(Error::Escape {
+                path: show(full),
+                reason: "a whiteout must name an entry".to_owned(),
+            });
         }
         let target = [parent, if parent.is_empty() { b"" } else { b"/" }, gone].concat();
         if self.options.mode == Mode::Apply {
-            let Ok(dir) = self.existing_parent(parent) else { return Ok(()) };
-            if let Some(stat) = self.look(&dir, gone, &target)?
+            let Ok(dir) = self.existing_parent(parent) else {
+                return Ok(());
+            };
+            if let Some(stat) = Self::look(&dir, gone, &target)?
                 && !self.placed.contains(&target)
             {
                 self.remove(&dir, gone, &stat, &target)?;
@@ -268,7 +297,7 @@ impl<'a> Placer<'a> {
             return Ok(());
         }
         let dir = self.parent(parent, full)?;
-        match self.look(&dir, gone, &target)? {
+        match Self::look(&dir, gone, &target)? {
             // Deleted below and made anew in the same layer, in this order whatever the archive's is.
             Some(stat) if is_directory(&stat) => self.set_opaque(&dir, gone, &target),
             Some(_) => Ok(()),
@@ -282,13 +311,16 @@ impl<'a> Placer<'a> {
             let dir = self.parent(parent, full)?;
             return self.set_opaque(&dir, b".", parent);
         }
-        let Ok(dir) = self.existing_parent(parent) else { return Ok(()) };
+        let Ok(dir) = self.existing_parent(parent) else {
+            return Ok(());
+        };
         let mut prefix = parent.to_vec();
         if !prefix.is_empty() {
             prefix.push(b'/');
         }
         self.parent = None;
-        remove::remove_unplaced(&dir, &mut prefix, &self.placed).map_err(|errno| failed("delete below", parent, errno))
+        remove::remove_unplaced(&dir, &mut prefix, &self.placed)
+            .map_err(|errno| failed("delete below", parent, errno))
     }
 
     fn set_opaque(&self, dir: &OwnedFd, name: &[u8], full: &[u8]) -> Result<(), Error> {
@@ -303,10 +335,12 @@ impl<'a> Placer<'a> {
 
     /// In a directory that this archive alone has written, a device 0:0 is a whiteout that it asked for.
     fn is_our_whiteout(&self, stat: &Stat) -> bool {
-        self.options.mode == Mode::Overlay && file_type(stat) == FileType::CharacterDevice && stat.st_rdev == 0
+        self.options.mode == Mode::Overlay
+            && file_type(stat) == FileType::CharacterDevice
+            && stat.st_rdev == 0
     }
 
-    fn look(&self, dir: &OwnedFd, name: &[u8], full: &[u8]) -> Result<Option<Stat>, Error> {
+    fn look(dir: &OwnedFd, name: &[u8], full: &[u8]) -> Result<Option<Stat>, Error> {
         match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat)),
             Err(Errno::NOENT) => Ok(None),
@@ -319,7 +353,8 @@ impl<'a> Placer<'a> {
             // The descriptor of a directory that is gone must not be written into.
             self.parent = None;
             let below = [full, b"/"].concat();
-            self.implied.retain(|path| path != full && !path.starts_with(&below));
+            self.implied
+                .retain(|path| path != full && !path.starts_with(&below));
             remove_tree(dir, name)
         } else {
             if file_type(stat) == FileType::Symlink {

@@ -48,13 +48,23 @@ pub(super) fn run<T, R: Read + Send>(
             limit: limits.uncompressed,
         };
         let placed = place(&mut plain);
-        let Plain { full, hash, count, .. } = plain;
+        let Plain {
+            full, hash, count, ..
+        } = plain;
         // Lets a worker stop that still has something to send.
         drop(full);
         let source = worker.join().map_err(|_| Error::Worker)?;
         let value = placed?;
         let (digest, size) = source.ok_or(Error::Worker)?;
-        Ok((value, Sums { digest, size, diff_id: finish(hash), uncompressed_size: count }))
+        Ok((
+            value,
+            Sums {
+                digest,
+                size,
+                diff_id: finish(hash),
+                uncompressed_size: count,
+            },
+        ))
     })
 }
 
@@ -120,7 +130,10 @@ impl Read for Plain {
             self.hash.update(&next);
             self.count += next.len() as u64;
             if self.count > self.limit {
-                return Err(io::Error::other(format!("more than {} bytes when uncompressed", self.limit)));
+                return Err(io::Error::other(format!(
+                    "more than {} bytes when uncompressed",
+                    self.limit
+                )));
             }
             let used = std::mem::replace(&mut self.buffer, next);
             self.position = 0;

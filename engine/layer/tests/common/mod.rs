@@ -1,6 +1,14 @@
 //! What the tests of whole trees share.
 
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub, reason = "tests")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    unreachable_pub,
+    reason = "tests"
+)]
 
 use std::{
     collections::BTreeMap,
@@ -47,7 +55,13 @@ fn walk(
         let (word, content) = if kind.is_dir() {
             ("dir".to_owned(), Vec::new())
         } else if kind.is_symlink() {
-            ("link".to_owned(), fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes())
+            (
+                "link".to_owned(),
+                fs::read_link(&path)
+                    .unwrap()
+                    .into_os_string()
+                    .into_encoded_bytes(),
+            )
         } else if kind.is_file() {
             ("file".to_owned(), fs::read(&path).unwrap())
         } else if kind.is_fifo() {
@@ -55,13 +69,23 @@ fn walk(
         } else if kind.is_socket() {
             ("socket".to_owned(), Vec::new())
         } else {
-            (format!("{} {}", if kind.is_char_device() { "char" } else { "block" }, meta.rdev()), Vec::new())
+            (
+                format!(
+                    "{} {}",
+                    if kind.is_char_device() { "char" } else { "block" },
+                    meta.rdev()
+                ),
+                Vec::new(),
+            )
         };
         let mut xattrs = BTreeMap::new();
         if kind.is_file() || kind.is_dir() {
             let mut buffer = vec![0; 4096];
             let n = rustix::fs::llistxattr(&path, &mut buffer[..]).unwrap();
-            for attribute in buffer[..n].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+            for attribute in buffer[..n]
+                .split(|byte| *byte == 0)
+                .filter(|name| !name.is_empty())
+            {
                 let attribute = String::from_utf8_lossy(attribute).into_owned();
                 if attribute.contains("overlay") {
                     continue;
@@ -72,13 +96,22 @@ fn walk(
                 xattrs.insert(attribute, value);
             }
         }
-        let same_as =
-            if kind.is_dir() { None } else { inodes.insert(meta.ino(), name.clone()).inspect(|first| { inodes.insert(meta.ino(), first.clone()); }) };
+        let same_as = if kind.is_dir() {
+            None
+        } else {
+            inodes.insert(meta.ino(), name.clone()).inspect(|first| {
+                inodes.insert(meta.ino(), first.clone());
+            })
+        };
         let node = Node {
             kind: word,
             mode: meta.mode() & 0o7777,
             owner: (meta.uid(), meta.gid()),
-            mtime: if kind.is_dir() && !directory_times { 0 } else { meta.mtime() },
+            mtime: if kind.is_dir() && !directory_times {
+                0
+            } else {
+                meta.mtime()
+            },
             content,
             xattrs,
             same_as,
@@ -103,7 +136,10 @@ pub fn names(layer: &[u8]) -> Vec<String> {
 
 /// Runs the system's tar over a layer.
 pub fn tar(arguments: &[&str], layer: &[u8]) -> String {
-    use std::{io::Write, process::{Command, Stdio}};
+    use std::{
+        io::Write,
+        process::{Command, Stdio},
+    };
     let mut child = Command::new("tar")
         .args(arguments)
         .env("TZ", "UTC")
@@ -118,7 +154,11 @@ pub fn tar(arguments: &[&str], layer: &[u8]) -> String {
     let writer = std::thread::spawn(move || stdin.write_all(&bytes));
     let output = child.wait_with_output().unwrap();
     let _ = writer.join();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).unwrap()
 }
 

@@ -28,9 +28,13 @@ pub(crate) fn main(arguments: &[String]) -> i32 {
     let outcome = match arguments {
         [pid, uid, gid] => match (uid.parse(), gid.parse()) {
             (Ok(uid), Ok(gid)) => map(pid, uid, gid),
-            _ => Outcome::Failed { reason: "malformed ids".to_owned() },
+            _ => Outcome::Failed {
+                reason: "malformed ids".to_owned(),
+            },
         },
-        _ => Outcome::Failed { reason: "malformed arguments".to_owned() },
+        _ => Outcome::Failed {
+            reason: "malformed arguments".to_owned(),
+        },
     };
     let written = serde_json::to_string(&outcome).map(|line| writeln!(io::stdout(), "{line}"));
     i32::from(!matches!(written, Ok(Ok(()))))
@@ -47,17 +51,19 @@ fn map(pid: &str, uid: u32, gid: u32) -> Outcome {
     };
     match write_single(pid, uid, gid) {
         Ok(()) => Outcome::Mapped { note: Some(note) },
-        Err(error) => Outcome::Failed { reason: format!("{error} (and {note})") },
+        Err(error) => Outcome::Failed {
+            reason: format!("{error} (and {note})"),
+        },
     }
 }
 
 fn write_whole(pid: &str) -> io::Result<()> {
     for file in ["uid_map", "gid_map"] {
-        let map: String = sys::ranges(&format!("/proc/self/{file}"))
+        let lines: Vec<String> = sys::ranges(&format!("/proc/self/{file}"))
             .into_iter()
-            .map(|(first, count)| format!("{first} {first} {count}\n"))
+            .map(|(first, count)| format!("{first} {first} {count}"))
             .collect();
-        fs::write(format!("/proc/{pid}/{file}"), map)?;
+        fs::write(format!("/proc/{pid}/{file}"), lines.join("\n"))?;
     }
     Ok(())
 }
@@ -75,7 +81,11 @@ fn subordinate(pid: &str, uid: u32, gid: u32) -> Result<(), String> {
     let ranges = |file: &str| {
         let text = fs::read_to_string(file).unwrap_or_default();
         let found = ranges_of(&text, uid, name.as_deref());
-        if found.is_empty() { Err(format!("only one id is mapped: no range for this user in {file}")) } else { Ok(found) }
+        if found.is_empty() {
+            Err(format!("only one id is mapped: no range for this user in {file}"))
+        } else {
+            Ok(found)
+        }
     };
     let (uids, gids) = (ranges("/etc/subuid")?, ranges("/etc/subgid")?);
     for (program, own, ranges) in [("newuidmap", uid, uids), ("newgidmap", gid, gids)] {
@@ -86,13 +96,15 @@ fn subordinate(pid: &str, uid: u32, gid: u32) -> Result<(), String> {
             command.args([next.to_string(), start.to_string(), count.to_string()]);
             next = next.saturating_add(count);
         }
-        let output = command
-            .stdin(Stdio::null())
-            .output()
-            .map_err(|error| format!("only one id is mapped: {program} cannot be run ({error}); install uidmap"))?;
+        let output = command.stdin(Stdio::null()).output().map_err(|error| {
+            format!("only one id is mapped: {program} cannot be run ({error}); install uidmap")
+        })?;
         if !output.status.success() {
             let words = String::from_utf8_lossy(&output.stderr);
-            return Err(format!("only one id is mapped: {program} failed: {}", words.trim()));
+            return Err(format!(
+                "only one id is mapped: {program} failed: {}",
+                words.trim()
+            ));
         }
     }
     Ok(())
@@ -128,7 +140,10 @@ mod tests {
     #[test]
     fn ranges_are_found_by_name_and_by_number() {
         let text = "# users\nme:100000:65536\nother:200000:65536\n1000:300000:10\nme:bad:1\nme:5:0\n";
-        assert_eq!(ranges_of(text, 1000, Some("me")), [(100_000, 65536), (300_000, 10)]);
+        assert_eq!(
+            ranges_of(text, 1000, Some("me")),
+            [(100_000, 65536), (300_000, 10)]
+        );
         assert_eq!(ranges_of(text, 7, Some("nobody")), []);
         assert_eq!(ranges_of(text, 1000, None), [(300_000, 10)]);
     }

@@ -36,24 +36,34 @@ impl StepExecutor {
 
 impl Executor for StepExecutor {
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
-        let Some(process) = spec.process().as_ref() else { return Err(ExecutorError::InvalidArg) };
+        let Some(process) = spec.process().as_ref() else {
+            return Err(ExecutorError::InvalidArg);
+        };
         let argv = process.args().clone().unwrap_or_default();
         let env = process.env().clone().unwrap_or_default();
-        let Some(program) = argv.first() else { return Err(ExecutorError::InvalidArg) };
+        let Some(program) = argv.first() else {
+            return Err(ExecutorError::InvalidArg);
+        };
         let reason = match find(program, &env) {
             Ok(path) => {
                 // If the helper is killed, the step is too: nobody would wait for it. (Its parent is the helper, which has one
                 // thread, so the signal cannot come for a thread that ends.)
                 let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
-                let c_strings = |list: &[String]| list.iter().map(|text| CString::new(text.as_bytes())).collect();
+                let c_strings =
+                    |list: &[String]| list.iter().map(|text| CString::new(text.as_bytes())).collect();
                 match (c_strings(&argv), c_strings(&env)) {
-                    (Ok::<Vec<_>, _>(argv), Ok::<Vec<_>, _>(env)) => explain(&path, &sys::exec(&path, &argv, &env)),
+                    (Ok::<Vec<_>, _>(argv), Ok::<Vec<_>, _>(env)) => {
+                        explain(&path, &sys::exec(&path, &argv, &env))
+                    }
                     _ => "an argument or variable contains a NUL byte".to_owned(),
                 }
             }
             Err(reason) => reason,
         };
-        self.report(&Failure::Program { program: program.clone(), reason: reason.clone() });
+        self.report(&Failure::Program {
+            program: program.clone(),
+            reason: reason.clone(),
+        });
         Err(ExecutorError::Other(reason))
     }
 
@@ -73,7 +83,11 @@ fn find(program: &str, env: &[String]) -> Result<PathBuf, String> {
     if program.contains('/') {
         return Ok(PathBuf::from(program));
     }
-    let path = env.iter().rev().find_map(|variable| variable.strip_prefix("PATH=")).unwrap_or("");
+    let path = env
+        .iter()
+        .rev()
+        .find_map(|variable| variable.strip_prefix("PATH="))
+        .unwrap_or("");
     let mut not_executable = None;
     for dir in path.split(':') {
         let candidate = Path::new(if dir.is_empty() { "." } else { dir }).join(program);
@@ -93,12 +107,16 @@ fn find(program: &str, env: &[String]) -> Result<PathBuf, String> {
 fn explain(path: &Path, error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound if path.exists() => {
-            format!("no such file or directory: {} is there, but not the interpreter or loader that it names", path.display())
+            format!(
+                "no such file or directory: {} is there, but not the interpreter or loader that it names",
+                path.display()
+            )
         }
         io::ErrorKind::NotFound => "no such file or directory".to_owned(),
         io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
         _ if error.raw_os_error() == Some(rustix::io::Errno::NOEXEC.raw_os_error()) => {
-            "exec format error: not a program for this architecture, or a script without a `#!` line".to_owned()
+            "exec format error: not a program for this architecture, or a script without a `#!` line"
+                .to_owned()
         }
         _ => error.to_string(),
     }

@@ -30,9 +30,14 @@ impl OomCounter {
 fn candidates() -> Vec<PathBuf> {
     let mut paths = Vec::new();
     let root = Path::new("/sys/fs/cgroup");
-    for line in fs::read_to_string("/proc/self/cgroup").unwrap_or_default().lines() {
+    for line in fs::read_to_string("/proc/self/cgroup")
+        .unwrap_or_default()
+        .lines()
+    {
         let mut fields = line.splitn(3, ':');
-        let (Some(id), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next()) else { continue };
+        let (Some(id), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next()) else {
+            continue;
+        };
         let below = path.trim_start_matches('/');
         if id == "0" {
             paths.push(root.join(below).join("memory.events"));
@@ -58,5 +63,7 @@ fn read(file: &File) -> u64 {
         filled += n;
     }
     let text = String::from_utf8_lossy(&buffer[..filled]);
-    text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok()).unwrap_or(0)
+    text.lines()
+        .find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+        .unwrap_or(0)
 }

@@ -3,9 +3,8 @@
 use std::io;
 
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType,
-    netlink::SocketAddrNetlink,
-    recv, sendto, socket_with,
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink::SocketAddrNetlink, recv, sendto,
+    socket_with,
 };
 
 /// Length of a netlink header and of an `ifinfomsg` (linux/netlink.h, linux/rtnetlink.h).
@@ -21,7 +20,12 @@ const LOOPBACK: i32 = 1;
 
 /// Brings the loopback interface of the current network namespace up.
 pub(super) fn loopback_up() -> io::Result<()> {
-    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, NETLINK_ROUTE)?;
+    let socket = socket_with(
+        AddressFamily::NETLINK,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC,
+        NETLINK_ROUTE,
+    )?;
     let mut message = [0u8; HEADER + IFINFO];
     message[0..4].copy_from_slice(&((HEADER + IFINFO) as u32).to_ne_bytes());
     message[4..6].copy_from_slice(&RTM_NEWLINK.to_ne_bytes());
@@ -29,13 +33,27 @@ pub(super) fn loopback_up() -> io::Result<()> {
     message[HEADER + 4..HEADER + 8].copy_from_slice(&LOOPBACK.to_ne_bytes());
     message[HEADER + 8..HEADER + 12].copy_from_slice(&IFF_UP.to_ne_bytes());
     message[HEADER + 12..HEADER + 16].copy_from_slice(&IFF_UP.to_ne_bytes());
-    sendto(&socket, &message, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
+    sendto(
+        &socket,
+        &message,
+        SendFlags::empty(),
+        &SocketAddrNetlink::new(0, 0),
+    )?;
     let mut answer = [0u8; 4096];
     let (n, _) = recv(&socket, &mut answer[..], RecvFlags::empty())?;
     // An answer of type NLMSG_ERROR with the errno, 0 for success.
     if n < HEADER + 4 {
         return Err(io::Error::other("a short answer from netlink"));
     }
-    let errno = i32::from_ne_bytes([answer[HEADER], answer[HEADER + 1], answer[HEADER + 2], answer[HEADER + 3]]);
-    if errno == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(-errno)) }
+    let errno = i32::from_ne_bytes([
+        answer[HEADER],
+        answer[HEADER + 1],
+        answer[HEADER + 2],
+        answer[HEADER + 3],
+    ]);
+    if errno == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::from_raw_os_error(-errno))
+    }
 }

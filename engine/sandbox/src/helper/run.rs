@@ -12,16 +12,13 @@ use std::{
     rc::Rc,
 };
 
-use libcontainer::{
-    container::builder::ContainerBuilder,
-    syscall::syscall::SyscallType,
-};
+use libcontainer::{container::builder::ContainerBuilder, syscall::syscall::SyscallType};
 use rustix::{
     event::{PollFd, PollFlags, poll},
     fs::{Mode, OFlags},
     mount::{
-        FsOpenFlags, MountFlags, MountPropagationFlags, UnmountFlags, fsconfig_create, fsopen, mount, mount_change,
-        unmount,
+        FsOpenFlags, MountFlags, MountPropagationFlags, UnmountFlags, fsconfig_create, fsopen, mount,
+        mount_change, unmount,
     },
     process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, waitpid},
     thread::UnshareFlags,
@@ -56,7 +53,9 @@ pub(crate) enum Report {
 
 /// Entry of the helper. Its standard input is the socket to the builder.
 pub(super) fn main() -> i32 {
-    let Ok(mut control) = take_control() else { return 125 };
+    let Ok(mut control) = take_control() else {
+        return 125;
+    };
     let ended = receive(&mut control).and_then(|request| {
         let ended = run(&request, &control);
         // The builder would remove the directory too, but it may be the builder's death that ended the step.
@@ -83,12 +82,17 @@ fn take_control() -> io::Result<UnixStream> {
 }
 
 fn receive(control: &mut UnixStream) -> Result<Request, Failure> {
-    let broken = |error: &dyn std::error::Error| Failure::Runtime(format!("failed to read the step: {}", chain(error)));
+    let broken = |error: &dyn std::error::Error| {
+        Failure::Runtime(format!("failed to read the step: {}", chain(error)))
+    };
     let mut length = [0; 8];
     control.read_exact(&mut length).map_err(|error| broken(&error))?;
     let mut json = Vec::new();
     let length = u64::from_le_bytes(length);
-    control.take(length).read_to_end(&mut json).map_err(|error| broken(&error))?;
+    control
+        .take(length)
+        .read_to_end(&mut json)
+        .map_err(|error| broken(&error))?;
     serde_json::from_slice(&json).map_err(|error| broken(&error))
 }
 
@@ -97,7 +101,10 @@ fn run(request: &Request, control: &UnixStream) -> Result<Exit, Failure> {
     let step = &request.step;
     let cgroup2 = leave_namespaces(step)?;
     let files = make_files(request).map_err(|error| {
-        Failure::Runtime(format!("failed to make the step's files in {}: {error}", request.dir.display()))
+        Failure::Runtime(format!(
+            "failed to make the step's files in {}: {error}",
+            request.dir.display()
+        ))
     })?;
     check_cwd(step)?;
     let machine = Machine::look(own_sysfs(), cgroup2);
@@ -109,7 +116,9 @@ fn run(request: &Request, control: &UnixStream) -> Result<Exit, Failure> {
 
     let (mut failures, report) =
         io::pipe().map_err(|error| Failure::Runtime(format!("failed to make a pipe: {error}")))?;
-    let executor = StepExecutor { failures: Rc::new(File::from(OwnedFd::from(report))) };
+    let executor = StepExecutor {
+        failures: Rc::new(File::from(OwnedFd::from(report))),
+    };
     let started = start(request, &bundle, executor);
     let cgroup = cgroup2.then(|| Path::new("/sys/fs/cgroup").join(format!("slipway-{}", request.id)));
     let outcome = started.and_then(|pid| {
@@ -143,11 +152,16 @@ fn leave_namespaces(step: &Step) -> Result<bool, Failure> {
             "failed to make namespaces for the step: {error}; the builder needs CAP_SYS_ADMIN in its user namespace"
         ))
     })?;
-    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
-        .map_err(|errno| Failure::Environment(format!("failed to make mounts private: {}", io::Error::from(errno))))?;
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).map_err(|errno| {
+        Failure::Environment(format!(
+            "failed to make mounts private: {}",
+            io::Error::from(errno)
+        ))
+    })?;
     if own_network(step) {
-        network::loopback_up()
-            .map_err(|error| Failure::Environment(format!("failed to bring the loopback interface up: {error}")))?;
+        network::loopback_up().map_err(|error| {
+            Failure::Environment(format!("failed to bring the loopback interface up: {error}"))
+        })?;
     }
     // On a machine with cgroup v1 (or both) libcontainer would make v1 cgroups, which a pod may not. With a cgroup2 in this
     // place, rooted at the builder's own cgroup, it does what it can there and leaves the rest.
@@ -169,7 +183,9 @@ fn make_files(request: &Request) -> io::Result<Files> {
             .mounts
             .iter()
             .enumerate()
-            .map(|(i, mount)| matches!(mount.kind, MountKind::Secret { .. }).then(|| path(&format!("secret-{i}"))))
+            .map(|(i, mount)| {
+                matches!(mount.kind, MountKind::Secret { .. }).then(|| path(&format!("secret-{i}")))
+            })
             .collect(),
     };
     write(&files.hosts, hosts(step).as_bytes(), 0o644)?;
@@ -179,7 +195,16 @@ fn make_files(request: &Request) -> io::Result<Files> {
     };
     write(&files.resolv_conf, &resolv_conf, 0o644)?;
     for (mount, file) in step.mounts.iter().zip(&files.secrets) {
-        if let (MountKind::Secret { content, mode, uid, gid }, Some(file)) = (&mount.kind, file) {
+        if let (
+            MountKind::Secret {
+                content,
+                mode,
+                uid,
+                gid,
+            },
+            Some(file),
+        ) = (&mount.kind, file)
+        {
             write(file, &content.0, 0o600)?;
             std::os::unix::fs::chown(file, Some(*uid), Some(*gid))?;
             fs::set_permissions(file, fs::Permissions::from_mode(*mode))?;
@@ -197,24 +222,36 @@ fn check_cwd(step: &Step) -> Result<(), Failure> {
     use rustix::fs::{ResolveFlags, openat2};
     let missing = || Failure::Cwd(step.cwd.clone());
     // A mount of the step may bring the directory.
-    if step.mounts.iter().any(|mount| Path::new(&step.cwd).starts_with(&mount.target)) {
+    if step
+        .mounts
+        .iter()
+        .any(|mount| Path::new(&step.cwd).starts_with(&mount.target))
+    {
         return Ok(());
     }
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(&step.rootfs, flags, Mode::empty()).map_err(|errno| {
-        Failure::Runtime(format!("failed to open {}: {}", step.rootfs.display(), io::Error::from(errno)))
+        Failure::Runtime(format!(
+            "failed to open {}: {}",
+            step.rootfs.display(),
+            io::Error::from(errno)
+        ))
     })?;
     let own = ["/proc", "/sys", "/dev"];
     if step.cwd == "/" || own.iter().any(|path| Path::new(&step.cwd).starts_with(path)) {
         return Ok(());
     }
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    openat2(&root, step.cwd.as_str(), flags, Mode::empty(), resolve).map(drop).map_err(|_| missing())
+    openat2(&root, step.cwd.as_str(), flags, Mode::empty(), resolve)
+        .map(drop)
+        .map_err(|_| missing())
 }
 
 /// A sysfs shows the network namespace, so only who owns that may mount one.
 fn own_sysfs() -> bool {
-    fsopen("sysfs", FsOpenFlags::FSOPEN_CLOEXEC).and_then(fsconfig_create).is_ok()
+    fsopen("sysfs", FsOpenFlags::FSOPEN_CLOEXEC)
+        .and_then(fsconfig_create)
+        .is_ok()
 }
 
 /// `pivot_root` is not in the seccomp profile of container runtimes. Asked for a place that is not there, a kernel that
@@ -262,13 +299,18 @@ fn explain(text: &str, step: &Step) -> Failure {
 /// Waits for the step's first process, or kills it when the builder hangs up. With it every other process of its pid
 /// namespace ends.
 fn wait(pid: Pid, control: &UnixStream) -> Result<Exit, Failure> {
-    let broken = |errno: rustix::io::Errno| Failure::Runtime(format!("failed to wait for the step: {}", io::Error::from(errno)));
+    let broken = |errno: rustix::io::Errno| {
+        Failure::Runtime(format!("failed to wait for the step: {}", io::Error::from(errno)))
+    };
     let process = pidfd_open(pid, PidfdFlags::empty()).map_err(broken)?;
     let mut cancelled = false;
     loop {
         let mut fds = vec![PollFd::from_borrowed_fd(process.as_fd(), PollFlags::IN)];
         if !cancelled {
-            fds.push(PollFd::from_borrowed_fd(control.as_fd(), PollFlags::IN | PollFlags::RDHUP));
+            fds.push(PollFd::from_borrowed_fd(
+                control.as_fd(),
+                PollFlags::IN | PollFlags::RDHUP,
+            ));
         }
         match poll(&mut fds, None) {
             Ok(_) => {}

@@ -110,7 +110,12 @@ pub(crate) fn runtime_spec(step: &Step, id: &str, files: &Files, machine: &Machi
         // The primary group is always among the supplementary ones, as containerd has it since CVE-2022-36109: a list
         // without it would let a program leave a group that a file denies.
         let mut gids = vec![step.user.gid];
-        gids.extend(step.user.additional_gids.iter().filter(|gid| **gid != step.user.gid));
+        gids.extend(
+            step.user
+                .additional_gids
+                .iter()
+                .filter(|gid| **gid != step.user.gid),
+        );
         user["additionalGids"] = json!(gids);
     }
     let mut spec = json!({
@@ -141,11 +146,25 @@ pub(crate) fn runtime_spec(step: &Step, id: &str, files: &Files, machine: &Machi
     });
     if !insecure {
         spec["linux"]["maskedPaths"] = json!([
-            "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
-            "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap"
+            "/proc/acpi",
+            "/proc/asound",
+            "/proc/kcore",
+            "/proc/keys",
+            "/proc/latency_stats",
+            "/proc/timer_list",
+            "/proc/timer_stats",
+            "/proc/sched_debug",
+            "/proc/scsi",
+            "/sys/firmware",
+            "/sys/devices/virtual/powercap"
         ]);
-        spec["linux"]["readonlyPaths"] =
-            json!(["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]);
+        spec["linux"]["readonlyPaths"] = json!([
+            "/proc/bus",
+            "/proc/fs",
+            "/proc/irq",
+            "/proc/sys",
+            "/proc/sysrq-trigger"
+        ]);
     }
     spec
 }
@@ -157,26 +176,58 @@ fn mounts(step: &Step, files: &Files, machine: &Machine) -> Vec<Value> {
         json!({"destination": target, "type": kind, "source": source, "options": options})
     };
     let devpts: &[&str] = if machine.tty_group {
-        &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]
+        &[
+            "nosuid",
+            "noexec",
+            "newinstance",
+            "ptmxmode=0666",
+            "mode=0620",
+            "gid=5",
+        ]
     } else {
         &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]
     };
     let shm = format!("size={}", step.shm_size.unwrap_or(64 << 20));
     let mut all = vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
-        mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        mount(
+            "/dev",
+            "tmpfs",
+            "tmpfs",
+            &["nosuid", "strictatime", "mode=755", "size=65536k"],
+        ),
         mount("/dev/pts", "devpts", "devpts", devpts),
-        mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &shm]),
+        mount(
+            "/dev/shm",
+            "tmpfs",
+            "shm",
+            &["nosuid", "noexec", "nodev", "mode=1777", &shm],
+        ),
         mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
     ];
     if machine.own_sysfs {
-        all.push(mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", access]));
+        all.push(mount(
+            "/sys",
+            "sysfs",
+            "sysfs",
+            &["nosuid", "noexec", "nodev", access],
+        ));
         if machine.cgroup2 {
-            all.push(mount("/sys/fs/cgroup", "bind", "/sys/fs/cgroup", &["bind", "nosuid", "noexec", "nodev", access]));
+            all.push(mount(
+                "/sys/fs/cgroup",
+                "bind",
+                "/sys/fs/cgroup",
+                &["bind", "nosuid", "noexec", "nodev", access],
+            ));
         }
     } else {
         // The network namespace belongs to someone else, and with it sysfs; its mounts come along, all read-only.
-        all.push(mount("/sys", "bind", "/sys", &["rbind", "nosuid", "noexec", "nodev", "rro"]));
+        all.push(mount(
+            "/sys",
+            "bind",
+            "/sys",
+            &["rbind", "nosuid", "noexec", "nodev", "rro"],
+        ));
     }
     let generated = ["bind", "nosuid", "noexec", "nodev", "ro"];
     all.push(mount("/etc/resolv.conf", "bind", &files.resolv_conf, &generated));
@@ -203,9 +254,12 @@ fn mounts(step: &Step, files: &Files, machine: &Machine) -> Vec<Value> {
 
 /// Content of /etc/hosts; byte for byte what BuildKit writes, because Dockerfiles print it.
 pub(crate) fn hosts(step: &Step) -> String {
-    let mut text = format!("127.0.0.1\tlocalhost {}\n::1\tlocalhost ip6-localhost ip6-loopback\n", step.hostname);
+    let mut text = format!(
+        "127.0.0.1\tlocalhost {}\n::1\tlocalhost ip6-localhost ip6-loopback\n",
+        step.hostname
+    );
     for (name, address) in &step.extra_hosts {
-        text.push_str(&format!("{address}\t{name}\n"));
+        text.extend([address, "\t", name, "\n"]);
     }
     text
 }
@@ -220,11 +274,21 @@ mod tests {
     use super::*;
 
     fn machine() -> Machine {
-        Machine { capabilities: u64::MAX, own_sysfs: true, cgroup2: true, tty_group: true, setgroups: true }
+        Machine {
+            capabilities: u64::MAX,
+            own_sysfs: true,
+            cgroup2: true,
+            tty_group: true,
+            setgroups: true,
+        }
     }
 
     fn files() -> Files {
-        Files { hosts: "/h".into(), resolv_conf: "/r".into(), secrets: Vec::new() }
+        Files {
+            hosts: "/h".into(),
+            resolv_conf: "/r".into(),
+            secrets: Vec::new(),
+        }
     }
 
     #[test]
@@ -242,7 +306,17 @@ mod tests {
             mask(&runtime_spec(step, "x", &files(), machine)["process"]["capabilities"]["bounding"])
         };
         assert_eq!(of(&step, &machine()), 0xa804_25fb);
-        assert_eq!(of(&step, &Machine { capabilities: 0xa804_05fb, ..machine() }), 0xa804_05fb, "no NET_RAW to give");
+        assert_eq!(
+            of(
+                &step,
+                &Machine {
+                    capabilities: 0xa804_05fb,
+                    ..machine()
+                }
+            ),
+            0xa804_05fb,
+            "no NET_RAW to give"
+        );
         step.security = Security::Insecure;
         assert_eq!(of(&step, &machine()), (1 << 41) - 1);
     }
@@ -261,11 +335,24 @@ mod tests {
     fn the_spec_is_one_that_the_runtime_can_read() {
         let mut step = Step::new("/", ["true"]);
         step.mounts = vec![
-            Mount { target: "/a".into(), kind: MountKind::Tmpfs { size: Some(1) } },
-            Mount { target: "/b".into(), kind: MountKind::Bind { source: "/".into(), readonly: true } },
+            Mount {
+                target: "/a".into(),
+                kind: MountKind::Tmpfs { size: Some(1) },
+            },
+            Mount {
+                target: "/b".into(),
+                kind: MountKind::Bind {
+                    source: "/".into(),
+                    readonly: true,
+                },
+            },
         ];
-        step.ulimits.insert("nofile".into(), crate::Ulimit { soft: 1, hard: 2 });
-        let files = Files { secrets: vec![None, None], ..files() };
+        step.ulimits
+            .insert("nofile".into(), crate::Ulimit { soft: 1, hard: 2 });
+        let files = Files {
+            secrets: vec![None, None],
+            ..files()
+        };
         let spec = runtime_spec(&step, "x", &files, &machine());
         let _: libcontainer::oci_spec::runtime::Spec = serde_json::from_value(spec).unwrap();
     }

@@ -4,23 +4,36 @@ use std::{
     fs,
     os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
-    process::{Command, ExitCode, Stdio},
     time::Instant,
 };
 
-use slipway_sandbox::{Exit, Mount, MountKind, Network, SecretBytes, Security, Step, Ulimit, passwd, probe, spawn};
+use slipway_sandbox::{
+    Exit, Mount, MountKind, Network, SecretBytes, Security, Step, Ulimit, passwd, probe, spawn,
+};
 
 use super::{Room, finish, run, tree};
+
+mod lifetimes;
+
+use lifetimes::{builder_killed, daemons, dropping, helper_killed, kill, out_of_memory, signals};
+
+pub(crate) use lifetimes::roles;
 
 type Case = fn(&Room);
 
 pub(crate) const ALL: &[(&str, Case)] = &[
     ("output and exit code come back apart", output),
-    ("the environment keeps its order and nothing else is in it", environment),
+    (
+        "the environment keeps its order and nothing else is in it",
+        environment,
+    ),
     ("changes stand in the upper directory", upper),
     ("injected files are seen and leave no trace", injected),
     ("the image's own hosts file is hidden and kept", image_hosts),
-    ("mount points are made and removed with their parents", mount_points),
+    (
+        "mount points are made and removed with their parents",
+        mount_points,
+    ),
     ("binds are read-only or writable", binds),
     ("a secret is a file of its mode and owner in memory", secrets),
     ("users and groups are those asked for", users),
@@ -58,7 +71,10 @@ fn ok(step: &Step) -> String {
 fn output(room: &Room) {
     let root = room.root();
     let said = run(&room.step(&root, "echo out; echo err >&2; exit 7")).unwrap();
-    assert_eq!((said.exit, said.out.as_str(), said.err.as_str()), (Exit::Code(7), "out\n", "err\n"));
+    assert_eq!(
+        (said.exit, said.out.as_str(), said.err.as_str()),
+        (Exit::Code(7), "out\n", "err\n")
+    );
 }
 
 fn environment(room: &Room) {
@@ -74,16 +90,28 @@ fn environment(room: &Room) {
 
 fn upper(room: &Room) {
     let root = room.root();
-    ok(&room.step(&root, "echo new > /new; rm /etc/keep; mkdir /d; chmod 1777 /d; echo $$"));
+    ok(&room.step(
+        &root,
+        "echo new > /new; rm /etc/keep; mkdir /d; chmod 1777 /d; echo $$",
+    ));
     assert_eq!(tree(&root.upper), ["/d", "/etc", "/etc/keep", "/new"]);
     let gone = fs::symlink_metadata(root.upper.join("etc/keep")).unwrap();
-    assert!(gone.file_type().is_char_device() && gone.rdev() == 0, "a whiteout");
-    assert_eq!(fs::metadata(root.upper.join("d")).unwrap().permissions().mode() & 0o7777, 0o1777);
+    assert!(
+        gone.file_type().is_char_device() && gone.rdev() == 0,
+        "a whiteout"
+    );
+    assert_eq!(
+        fs::metadata(root.upper.join("d")).unwrap().permissions().mode() & 0o7777,
+        0o1777
+    );
 }
 
 fn injected(room: &Room) {
     let root = room.root();
-    let mut step = room.step(&root, "cat /etc/hosts; cat /etc/resolv.conf; hostname; echo x > /etc/hosts || echo ro");
+    let mut step = room.step(
+        &root,
+        "cat /etc/hosts; cat /etc/resolv.conf; hostname; echo x > /etc/hosts || echo ro",
+    );
     step.resolv_conf = Some("nameserver 10.0.0.10\n".into());
     step.extra_hosts = vec![("db".into(), "10.1.2.3".into())];
     let said = run(&step).unwrap();
@@ -92,7 +120,11 @@ fn injected(room: &Room) {
         "127.0.0.1\tlocalhost buildkitsandbox\n::1\tlocalhost ip6-localhost ip6-loopback\n10.1.2.3\tdb\n\
          nameserver 10.0.0.10\nbuildkitsandbox\nro\n"
     );
-    assert_eq!(tree(&root.upper), ["/etc"], "a copied-up directory that is the same as before");
+    assert_eq!(
+        tree(&root.upper),
+        ["/etc"],
+        "a copied-up directory that is the same as before"
+    );
     let before = fs::metadata(room.path("base/etc")).unwrap();
     let after = fs::metadata(root.upper.join("etc")).unwrap();
     assert_eq!((before.mode(), before.uid()), (after.mode(), after.uid()));
@@ -102,25 +134,49 @@ fn image_hosts(room: &Room) {
     let root = room.root();
     fs::write(root.overlay.path().join("etc/hosts"), "image\n").unwrap();
     assert!(ok(&room.step(&root, "cat /etc/hosts")).contains("buildkitsandbox"));
-    assert_eq!(fs::read_to_string(root.upper.join("etc/hosts")).unwrap(), "image\n");
+    assert_eq!(
+        fs::read_to_string(root.upper.join("etc/hosts")).unwrap(),
+        "image\n"
+    );
 }
 
 fn mount_points(room: &Room) {
     let root = room.root();
-    let mut step = room.step(&root, "touch /p/q/r/x; grep -c ' /p/q/r tmpfs' /proc/mounts; cat /f/g; mkdir /s/kept; touch /s/kept/t");
+    let mut step = room.step(
+        &root,
+        "touch /p/q/r/x; grep -c ' /p/q/r tmpfs' /proc/mounts; cat /f/g; mkdir /s/kept; touch /s/kept/t",
+    );
     let file = room.path("file");
     fs::write(&file, "bound\n").unwrap();
     step.mounts = vec![
-        Mount { target: "/p/q/r".into(), kind: MountKind::Tmpfs { size: Some(64 << 20) } },
-        Mount { target: "/f/g".into(), kind: MountKind::Bind { source: file, readonly: true } },
-        Mount { target: "/s/t".into(), kind: MountKind::Tmpfs { size: None } },
+        Mount {
+            target: "/p/q/r".into(),
+            kind: MountKind::Tmpfs { size: Some(64 << 20) },
+        },
+        Mount {
+            target: "/f/g".into(),
+            kind: MountKind::Bind {
+                source: file,
+                readonly: true,
+            },
+        },
+        Mount {
+            target: "/s/t".into(),
+            kind: MountKind::Tmpfs { size: None },
+        },
         // A link in the image that leads outside: the target is inside.
-        Mount { target: "/out/x".into(), kind: MountKind::Tmpfs { size: None } },
+        Mount {
+            target: "/out/x".into(),
+            kind: MountKind::Tmpfs { size: None },
+        },
     ];
     std::os::unix::fs::symlink("../../../../../tmp/there", root.overlay.path().join("out")).unwrap();
     fs::create_dir(root.overlay.path().join("tmp/there")).unwrap();
     assert_eq!(ok(&step), "1\nbound\n");
-    assert_eq!(tree(&root.upper), ["/etc", "/out", "/s", "/s/kept", "/s/kept/t", "/tmp", "/tmp/there"]);
+    assert_eq!(
+        tree(&root.upper),
+        ["/etc", "/out", "/s", "/s/kept", "/s/kept/t", "/tmp", "/tmp/there"]
+    );
     assert!(!Path::new("/tmp/there").exists());
 }
 
@@ -130,10 +186,25 @@ fn binds(room: &Room) {
     fs::create_dir(&source).unwrap();
     fs::create_dir(&writable).unwrap();
     fs::write(source.join("a"), "a\n").unwrap();
-    let mut step = room.step(&root, "cat /ro/a; touch /ro/b 2>/dev/null || echo refused; touch /rw/b");
+    let mut step = room.step(
+        &root,
+        "cat /ro/a; touch /ro/b 2>/dev/null || echo refused; touch /rw/b",
+    );
     step.mounts = vec![
-        Mount { target: "/ro".into(), kind: MountKind::Bind { source: source.clone(), readonly: true } },
-        Mount { target: "/rw".into(), kind: MountKind::Bind { source: writable.clone(), readonly: false } },
+        Mount {
+            target: "/ro".into(),
+            kind: MountKind::Bind {
+                source: source.clone(),
+                readonly: true,
+            },
+        },
+        Mount {
+            target: "/rw".into(),
+            kind: MountKind::Bind {
+                source: writable.clone(),
+                readonly: false,
+            },
+        },
     ];
     assert_eq!(ok(&step), "a\nrefused\n");
     assert!(writable.join("b").exists() && !source.join("b").exists());
@@ -143,10 +214,21 @@ fn binds(room: &Room) {
 
 fn secrets(room: &Room) {
     let root = room.root();
-    let mut step = room.step(&root, "cat /run/secrets/s; stat -c '%a %u:%g' /run/secrets/s; grep -c ' /run/secrets/s tmpfs' /proc/mounts");
+    let mut step = room.step(
+        &root,
+        "cat /run/secrets/s; stat -c '%a %u:%g' /run/secrets/s; grep -c ' /run/secrets/s tmpfs' /proc/mounts",
+    );
     let (uid, gid) = if room.all_ids { (5, 6) } else { (0, 0) };
     let content = SecretBytes(b"hidden\n".to_vec());
-    step.mounts = vec![Mount { target: "/run/secrets/s".into(), kind: MountKind::Secret { content, mode: 0o400, uid, gid } }];
+    step.mounts = vec![Mount {
+        target: "/run/secrets/s".into(),
+        kind: MountKind::Secret {
+            content,
+            mode: 0o400,
+            uid,
+            gid,
+        },
+    }];
     assert_eq!(ok(&step), format!("hidden\n400 {uid}:{gid}\n1\n"));
     assert_eq!(tree(&root.upper), ["/etc"], "not even its directory");
     assert!(!format!("{step:?}").contains("hidden"));
@@ -158,7 +240,11 @@ fn users(room: &Room) {
         return;
     }
     let mut step = room.step(&root, "id -u; id -g; id -G; touch /tmp/mine || echo refused");
-    fs::set_permissions(root.overlay.path().join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
+    fs::set_permissions(
+        root.overlay.path().join("tmp"),
+        fs::Permissions::from_mode(0o1777),
+    )
+    .unwrap();
     step.user = passwd::lookup(root.overlay.path(), "user").unwrap();
     assert_eq!(ok(&step), "5\n6\n6 7\n");
     let mine = fs::metadata(root.upper.join("tmp/mine")).unwrap();
@@ -167,7 +253,10 @@ fn users(room: &Room) {
 
 fn capabilities(room: &Room) {
     let root = room.root();
-    let mut step = room.step(&root, "grep -E 'Cap(Prm|Eff|Bnd|Inh|Amb)|NoNewPrivs' /proc/self/status");
+    let mut step = room.step(
+        &root,
+        "grep -E 'Cap(Prm|Eff|Bnd|Inh|Amb)|NoNewPrivs' /proc/self/status",
+    );
     let all = "a80425fb";
     assert_eq!(
         ok(&step),
@@ -179,7 +268,10 @@ fn capabilities(room: &Room) {
     if room.all_ids {
         (step.user.uid, step.user.gid) = (5, 6);
         let said = ok(&step);
-        assert!(said.contains("CapPrm:\t0000000000000000\nCapEff:\t0000000000000000\nCapBnd:\t00000000a80425fb"), "{said}");
+        assert!(
+            said.contains("CapPrm:\t0000000000000000\nCapEff:\t0000000000000000\nCapBnd:\t00000000a80425fb"),
+            "{said}"
+        );
     }
 }
 
@@ -209,7 +301,11 @@ fn devices(room: &Room) {
                   test -e /dev/ptmx && test -d /dev/pts && test -d /dev/mqueue && test -e /dev/full && echo all; \
                   echo x > /dev/shm/gone; echo e > /dev/stderr; grep -c ' /dev/shm tmpfs.*size=65536k' /proc/mounts";
     let said = run(&room.step(&root, script)).unwrap();
-    assert_eq!((said.out.as_str(), said.err.as_str()), ("3\n2\nall\n1\n", "e\n"), "{said:?}");
+    assert_eq!(
+        (said.out.as_str(), said.err.as_str()),
+        ("3\n2\nall\n1\n", "e\n"),
+        "{said:?}"
+    );
     assert_eq!(tree(&root.upper), ["/etc"]);
 }
 
@@ -222,12 +318,22 @@ fn network(room: &Room) {
 
 fn limits(room: &Room) {
     let root = room.root();
-    let mut step = room.step(&root, "ulimit -n; ulimit -Hn; grep -o '/dev/shm tmpfs.*size=131072k' /proc/mounts | wc -l");
-    step.ulimits.insert("nofile".into(), Ulimit { soft: 100, hard: 200 });
+    let mut step = room.step(
+        &root,
+        "ulimit -n; ulimit -Hn; grep -o '/dev/shm tmpfs.*size=131072k' /proc/mounts | wc -l",
+    );
+    step.ulimits
+        .insert("nofile".into(), Ulimit { soft: 100, hard: 200 });
     step.shm_size = Some(128 << 20);
     assert_eq!(ok(&step), "100\n200\n1\n");
-    step.ulimits.insert("nonsense".into(), Ulimit { soft: 1, hard: 1 });
-    assert!(run(&step).unwrap_err().to_string().contains("unknown ulimit \"nonsense\""));
+    step.ulimits
+        .insert("nonsense".into(), Ulimit { soft: 1, hard: 1 });
+    assert!(
+        run(&step)
+            .unwrap_err()
+            .to_string()
+            .contains("unknown ulimit \"nonsense\"")
+    );
 }
 
 fn cwd(room: &Room) {
@@ -237,7 +343,10 @@ fn cwd(room: &Room) {
     let error = run(&step).unwrap_err().to_string();
     assert!(error.contains("\"/not/there\" does not exist"), "{error}");
     step.cwd = "/mounted".into();
-    step.mounts = vec![Mount { target: "/mounted".into(), kind: MountKind::Tmpfs { size: None } }];
+    step.mounts = vec![Mount {
+        target: "/mounted".into(),
+        kind: MountKind::Tmpfs { size: None },
+    }];
     assert_eq!(ok(&step), "/mounted\n");
 }
 
@@ -267,107 +376,6 @@ fn programs(room: &Room) {
     }
 }
 
-fn signals(room: &Room) {
-    let root = room.root();
-    assert_eq!(run(&room.step(&root, "(sleep 60 & kill -9 $!; wait $!)")).unwrap().exit, Exit::Code(137));
-    // PID 1 of a namespace is deaf to its own signals, as in any container: the code is the shell's.
-    assert_eq!(run(&room.step(&root, "sh -c 'kill -TERM $$'; exit $?")).unwrap().exit, Exit::Code(143));
-}
-
-fn daemons(room: &Room) {
-    let root = room.root();
-    let said = run(&room.step(&root, "setsid sleep 1000 & setsid sh -c 'sleep 1000' & echo started")).unwrap();
-    assert_eq!((said.exit, said.out.as_str()), (Exit::Code(0), "started\n"));
-}
-
-fn kill(room: &Room) {
-    let root = room.root();
-    let mut running = spawn(&room.step(&root, "setsid sleep 1000 & echo ready; sleep 1000")).unwrap();
-    let killer = running.killer();
-    wait_for_line(running.stdout.as_mut().unwrap(), "ready\n");
-    killer.kill();
-    assert_eq!(finish(running).unwrap().exit, Exit::Cancelled);
-    killer.kill();
-}
-
-fn dropping(room: &Room) {
-    let root = room.root();
-    let mut running = spawn(&room.step(&root, "echo ready; sleep 1000")).unwrap();
-    wait_for_line(running.stdout.as_mut().unwrap(), "ready\n");
-}
-
-fn helper_killed(room: &Room) {
-    let root = room.root();
-    let mut running = spawn(&room.step(&root, "setsid sleep 1000 & echo ready; sleep 1000")).unwrap();
-    wait_for_line(running.stdout.as_mut().unwrap(), "ready\n");
-    let me = std::process::id();
-    let helper = fs::read_to_string(format!("/proc/{me}/task/{me}/children")).unwrap();
-    let killed = Command::new("kill").args(["-9", helper.trim()]).status().unwrap();
-    assert!(killed.success());
-    // Its output ends only when every process of it is gone.
-    let error = finish(running).unwrap_err().to_string();
-    assert!(error.contains("helper ended without an answer"), "{error}");
-    // Nobody was there to remove its cgroup.
-    for dir in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"] {
-        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-            if entry.file_name().to_string_lossy().starts_with(&format!("slipway-{me}-")) {
-                until("its cgroup is empty", || fs::remove_dir(entry.path()).is_ok());
-            }
-        }
-    }
-}
-
-/// The builder is killed while a step runs: every process of the step must go, and its directory with them.
-fn builder_killed(room: &Room) {
-    let mark = format!("77{}", std::process::id());
-    let mut builder = Command::new("/proc/self/exe")
-        .args(["--role", "builder"])
-        .arg(room.path("base"))
-        .arg(&mark)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut output = builder.stdout.take().unwrap();
-    wait_for_line(&mut output, "ready\n");
-    builder.kill().unwrap();
-    builder.wait().unwrap();
-    until("its processes are gone", || !running_with(&mark));
-    until("its directory is gone", || {
-        fs::read_dir(room.path("")).unwrap().flatten().all(|entry| !entry.file_name().to_string_lossy().starts_with("step-"))
-    });
-}
-
-/// Whether a process has `mark` among its arguments.
-fn running_with(mark: &str) -> bool {
-    fs::read_dir("/proc").unwrap().flatten().any(|process| {
-        let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
-        let shell = line.split(|byte| *byte == 0).any(|word| word == mark.as_bytes());
-        shell && process.file_name() != *std::process::id().to_string()
-    })
-}
-
-fn until(what: &str, condition: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed().as_secs() < 20, "waited in vain until {what}");
-        std::thread::yield_now();
-    }
-}
-
-fn out_of_memory(room: &Room) {
-    let limit = Path::new("/sys/fs/cgroup/memory").join(format!("slipway-test-{}", std::process::id()));
-    if room.rootless || fs::create_dir(&limit).is_err() {
-        println!("    skipped: needs root and a memory cgroup of version 1");
-        return;
-    }
-    fs::write(limit.join("memory.limit_in_bytes"), "64M").unwrap();
-    let output = Command::new("/proc/self/exe").args(["--role", "hungry"]).args([&room.path("base"), &limit]).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert_eq!(said.trim(), "Oom", "{output:?}");
-    fs::remove_dir(limit).unwrap();
-}
-
 fn broken_pipe(room: &Room) {
     let root = room.root();
     assert_eq!(ok(&room.step(&root, "yes | head -n 1")), "y\n");
@@ -394,15 +402,25 @@ fn many_layers(room: &Room) {
 
 fn very_many_layers(room: &Room) {
     let root = room.root_over(stack(room, 600));
-    assert_eq!(ok(&room.step(&root, "ls /layers | wc -l; rm /layers/0; ls /layers | wc -l")), "600\n599\n");
+    assert_eq!(
+        ok(&room.step(&root, "ls /layers | wc -l; rm /layers/0; ls /layers | wc -l")),
+        "600\n599\n"
+    );
 }
 
 fn one_layer(room: &Room) {
     let target = room.path("one");
     fs::create_dir_all(&target).unwrap();
-    let spec = slipway_sandbox::OverlaySpec { lower: vec![room.path("base")], target, ..Default::default() };
+    let spec = slipway_sandbox::OverlaySpec {
+        lower: vec![room.path("base")],
+        target,
+        ..Default::default()
+    };
     let overlay = slipway_sandbox::Overlay::mount(&spec).unwrap();
-    assert_eq!(fs::read_to_string(overlay.path().join("etc/keep")).unwrap(), "base\n");
+    assert_eq!(
+        fs::read_to_string(overlay.path().join("etc/keep")).unwrap(),
+        "base\n"
+    );
     assert!(fs::write(overlay.path().join("new"), "").is_err(), "read-only");
     overlay.unmount().unwrap();
 }
@@ -410,7 +428,9 @@ fn one_layer(room: &Room) {
 fn chroot(room: &Room) {
     let root = room.root();
     let up = "../".repeat(50);
-    let script = format!("mkdir /jail; cd /; chroot /jail /bin/sh 2>/dev/null; cd {up}; ls -d etc/keep; cd /proc/1/root; ls -d etc/keep");
+    let script = format!(
+        "mkdir /jail; cd /; chroot /jail /bin/sh 2>/dev/null; cd {up}; ls -d etc/keep; cd /proc/1/root; ls -d etc/keep"
+    );
     assert_eq!(ok(&room.step(&root, &script)), "etc/keep\netc/keep\n");
 }
 
@@ -430,47 +450,14 @@ fn fast(room: &Room) {
     for _ in 0..20 {
         ok(&step);
     }
-    println!("    {:.1} ms a step", start.elapsed().as_secs_f64() * 1000.0 / 20.0);
+    println!(
+        "    {:.1} ms a step",
+        start.elapsed().as_secs_f64() * 1000.0 / 20.0
+    );
 }
 
 fn probing(room: &Room) {
     let probe = probe(&room.path("")).unwrap();
     assert!(probe.can_build(), "{probe:?}");
     assert_eq!(probe.in_user_namespace, room.rootless);
-}
-
-fn wait_for_line(pipe: &mut impl std::io::Read, line: &str) {
-    let mut read = vec![0; line.len()];
-    pipe.read_exact(&mut read).unwrap();
-    assert_eq!(String::from_utf8_lossy(&read), line);
-}
-
-/// Parts that this program plays when a case starts it again.
-pub(crate) fn roles(arguments: &[String]) -> Option<ExitCode> {
-    let [flag, role, base, rest @ ..] = arguments else { return None };
-    if flag != "--role" {
-        return None;
-    }
-    let mut step = Step::new(base, ["sh", "-c", ""]);
-    step.env = vec!["PATH=/bin".to_owned()];
-    step.state_dir = PathBuf::from(base).parent().unwrap().to_owned();
-    match role.as_str() {
-        "builder" => {
-            step.argv[2] = format!("setsid sleep {0} & echo ready; sleep {0}", rest[0]);
-            let mut running = spawn(&step).unwrap();
-            let mut pipe = running.stdout.take().unwrap();
-            wait_for_line(&mut pipe, "ready\n");
-            println!("ready");
-            running.wait().unwrap();
-        }
-        "hungry" => {
-            fs::write(Path::new(&rest[0]).join("cgroup.procs"), std::process::id().to_string()).unwrap();
-            step.argv[2] = "dd if=/dev/zero of=/dev/null bs=200M count=1".to_owned();
-            let said = run(&step).unwrap();
-            println!("{:?}", said.exit);
-            let _ = fs::write("/sys/fs/cgroup/memory/cgroup.procs", std::process::id().to_string());
-        }
-        _ => return None,
-    }
-    Some(ExitCode::SUCCESS)
 }

@@ -4,7 +4,13 @@
 //!
 //! `cargo test -p slipway-sandbox --test steps -- NAME` runs the cases whose names contain NAME.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    reason = "tests"
+)]
 
 use std::{
     fs,
@@ -43,22 +49,34 @@ pub struct Said {
 
 impl Room {
     fn new(rootless: bool, all_ids: bool) -> Self {
-        let dir = tempfile::Builder::new().prefix("slipway-steps-").tempdir().unwrap();
+        let dir = tempfile::Builder::new()
+            .prefix("slipway-steps-")
+            .tempdir()
+            .unwrap();
         let base = dir.path().join("base");
         for sub in ["bin", "etc", "tmp", "proc", "sys", "dev", "root", "home"] {
             fs::create_dir_all(base.join(sub)).unwrap();
         }
         fs::copy("/bin/busybox", base.join("bin/busybox")).unwrap();
         for applet in [
-            "sh", "cat", "echo", "id", "ls", "grep", "sleep", "touch", "rm", "mkdir", "env", "pwd", "hostname", "ip", "kill", "dd",
-            "head", "yes", "mount", "umount", "chroot", "chown", "stat", "setsid", "ps", "test", "true", "false", "wc", "chmod",
+            "sh", "cat", "echo", "id", "ls", "grep", "sleep", "touch", "rm", "mkdir", "env", "pwd",
+            "hostname", "ip", "kill", "dd", "head", "yes", "mount", "umount", "chroot", "chown", "stat",
+            "setsid", "ps", "test", "true", "false", "wc", "chmod",
         ] {
             std::os::unix::fs::symlink("busybox", base.join("bin").join(applet)).unwrap();
         }
-        fs::write(base.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nuser:x:5:6::/home:/bin/sh\n").unwrap();
+        fs::write(
+            base.join("etc/passwd"),
+            "root:x:0:0::/root:/bin/sh\nuser:x:5:6::/home:/bin/sh\n",
+        )
+        .unwrap();
         fs::write(base.join("etc/group"), "root:x:0:\nuser:x:6:\nmore:x:7:user\n").unwrap();
         fs::write(base.join("etc/keep"), "base\n").unwrap();
-        Self { dir, rootless, all_ids }
+        Self {
+            dir,
+            rootless,
+            all_ids,
+        }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -77,14 +95,22 @@ impl Room {
             path
         };
         let upper = path("upper");
-        let spec = OverlaySpec { lower, upper: Some(upper.clone()), work: Some(path("work")), target: path("merged") };
-        Root { overlay: Overlay::mount(&spec).unwrap(), upper }
+        let spec = OverlaySpec {
+            lower,
+            upper: Some(upper.clone()),
+            work: Some(path("work")),
+            target: path("merged"),
+        };
+        Root {
+            overlay: Overlay::mount(&spec).unwrap(),
+            upper,
+        }
     }
 
     pub fn step(&self, root: &Root, script: &str) -> Step {
         let mut step = Step::new(root.overlay.path(), ["sh", "-c", script]);
         step.env = vec!["PATH=/bin".to_owned()];
-        step.state_dir = self.dir.path().to_owned();
+        step.state_dir = self.dir.path().to_path_buf();
         step
     }
 }
@@ -104,7 +130,11 @@ pub fn finish(mut running: Running) -> Result<Said, slipway_sandbox::Error> {
     };
     let (out, err) = (read(running.stdout.take()), read(running.stderr.take()));
     let exit = running.wait()?;
-    Ok(Said { exit, out: out.join().unwrap(), err: err.join().unwrap() })
+    Ok(Said {
+        exit,
+        out: out.join().unwrap(),
+        err: err.join().unwrap(),
+    })
 }
 
 /// The names in an upper directory, as a sorted list of paths.
@@ -127,12 +157,19 @@ pub fn tree(dir: &Path) -> Vec<String> {
 
 /// What must be the same before and after a case.
 fn traces(room: &Room) -> Vec<String> {
-    let mut traces: Vec<String> =
-        fs::read_to_string("/proc/self/mountinfo").unwrap().lines().map(ToOwned::to_owned).collect();
+    let mut traces: Vec<String> = fs::read_to_string("/proc/self/mountinfo")
+        .unwrap()
+        .lines()
+        .map(ToOwned::to_owned)
+        .collect();
     let me = std::process::id().to_string();
     let children = fs::read_to_string(format!("/proc/{me}/task/{me}/children")).unwrap_or_default();
     traces.push(format!("children: {children}"));
-    for dir in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/memory"] {
+    for dir in [
+        "/sys/fs/cgroup",
+        "/sys/fs/cgroup/unified",
+        "/sys/fs/cgroup/memory",
+    ] {
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             if name.starts_with(&format!("slipway-{me}-")) {
@@ -162,7 +199,11 @@ fn main() -> ExitCode {
         println!("skipped: the steps need /bin/busybox (Debian: apt-get install busybox-static)");
         return ExitCode::SUCCESS;
     }
-    let filter = arguments.iter().find(|argument| !argument.starts_with('-')).cloned().unwrap_or_default();
+    let filter = arguments
+        .iter()
+        .find(|argument| !argument.starts_with('-'))
+        .cloned()
+        .unwrap_or_default();
     let was_root = fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
     let identity = match enter() {
         Ok(identity) => identity,
@@ -171,8 +212,17 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
     };
-    let all_ids = identity.uids.iter().map(|range| u64::from(range.count)).sum::<u64>() > 65_535;
-    let who = if identity.rootless { "an ordinary user" } else { "root" };
+    let all_ids = identity
+        .uids
+        .iter()
+        .map(|range| u64::from(range.count))
+        .sum::<u64>()
+        > 65_535;
+    let who = if identity.rootless {
+        "an ordinary user"
+    } else {
+        "root"
+    };
     let how = identity.note.as_deref().unwrap_or("all ids mapped");
     println!("as {who} ({how}):");
     let mut failed = 0;
@@ -185,9 +235,18 @@ fn main() -> ExitCode {
         let outcome = catch_unwind(AssertUnwindSafe(|| case(&room)));
         let after = traces(&room);
         let clean = before == after;
-        println!("  {} {name}", if outcome.is_ok() && clean { "ok  " } else { "FAIL" });
+        println!(
+            "  {} {name}",
+            if outcome.is_ok() && clean { "ok  " } else { "FAIL" }
+        );
         if !clean {
-            println!("    left behind: {:?}", after.iter().filter(|trace| !before.contains(trace)).collect::<Vec<_>>());
+            println!(
+                "    left behind: {:?}",
+                after
+                    .iter()
+                    .filter(|trace| !before.contains(trace))
+                    .collect::<Vec<_>>()
+            );
         }
         failed += usize::from(outcome.is_err() || !clean);
     }
@@ -195,10 +254,20 @@ fn main() -> ExitCode {
     if was_root && !identity.rootless {
         // The same once more as a user who has nothing.
         let mut again = Command::new("/proc/self/exe");
-        again.arg0("steps").args(&arguments).uid(65_534).gid(65_534).current_dir("/").stdin(Stdio::null());
+        again
+            .arg0("steps")
+            .args(&arguments)
+            .uid(65_534)
+            .gid(65_534)
+            .current_dir("/")
+            .stdin(Stdio::null());
         if !again.status().unwrap().success() {
             failed += 1;
         }
     }
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }

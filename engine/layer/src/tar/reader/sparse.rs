@@ -51,7 +51,10 @@ impl<R: Read> Reader<R> {
         let mut map = Vec::new();
         let mut pieces = |reader: &Self, fields: &[u8]| -> Result<(), Error> {
             for piece in fields.chunks_exact(24).take_while(|piece| piece[0] != 0) {
-                map.push((reader.number(&piece[..12], "sparse offset")?, reader.number(&piece[12..], "sparse length")?));
+                map.push((
+                    reader.number(&piece[..12], "sparse offset")?,
+                    reader.number(&piece[12..], "sparse length")?,
+                ));
             }
             if map.len() as u64 * PIECE > reader.limits.header {
                 return reader.bad("a sparse file with too many pieces");
@@ -80,7 +83,11 @@ impl<R: Read> Reader<R> {
         let Some(size) = pax.size else {
             return self.bad("a sparse file without a size");
         };
-        let map = if pax.major == Some(1) { self.map_before_data()? } else { pax.map.clone() };
+        let map = if pax.major == Some(1) {
+            self.map_before_data()?
+        } else {
+            pax.map.clone()
+        };
         self.set_map(entry, map, size)
     }
 
@@ -115,14 +122,20 @@ impl<R: Read> Reader<R> {
                 numbers.push(number);
             }
         }
-        Ok(numbers[1..].chunks_exact(2).map(|piece| (piece[0], piece[1])).collect())
+        Ok(numbers[1..]
+            .chunks_exact(2)
+            .map(|piece| (piece[0], piece[1]))
+            .collect())
     }
 
     fn set_map(&self, entry: &mut Entry, map: Vec<(u64, u64)>, size: u64) -> Result<(), Error> {
         let mut end = 0u64;
         let mut stored = 0u64;
         for (offset, length) in &map {
-            let Some(next) = offset.checked_add(*length).filter(|next| *offset >= end && *next <= size) else {
+            let Some(next) = offset
+                .checked_add(*length)
+                .filter(|next| *offset >= end && *next <= size)
+            else {
                 return self.bad("a sparse map whose pieces overlap or lie behind the end of the file");
             };
             end = next;
@@ -132,7 +145,10 @@ impl<R: Read> Reader<R> {
             return self.bad("a sparse map that does not match the stored data");
         }
         if size > self.limits.uncompressed {
-            return self.bad(format!("a file of {size} bytes; {} are allowed", self.limits.uncompressed));
+            return self.bad(format!(
+                "a file of {size} bytes; {} are allowed",
+                self.limits.uncompressed
+            ));
         }
         entry.size = size;
         entry.sparse = Some(map);

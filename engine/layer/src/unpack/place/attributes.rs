@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::{
     fs::{
-        AtFlags, Gid, Mode as Bits, OFlags, Timespec, Timestamps, Uid, XattrFlags, chownat, fchmod, fchown, fsetxattr,
-        futimens, openat, utimensat,
+        AtFlags, Gid, Mode as Bits, OFlags, Timespec, Timestamps, Uid, XattrFlags, chownat, fchmod, fchown,
+        fsetxattr, futimens, openat, utimensat,
     },
     io::Errno,
 };
@@ -18,7 +18,12 @@ use crate::{
 };
 
 impl Placer<'_> {
-    pub(super) fn set_file_attributes(&mut self, file: &OwnedFd, full: &[u8], entry: &Entry) -> Result<(), Error> {
+    pub(super) fn set_file_attributes(
+        &mut self,
+        file: &OwnedFd,
+        full: &[u8],
+        entry: &Entry,
+    ) -> Result<(), Error> {
         self.set_by_descriptor(file, full, entry)?;
         set_times(file, entry.mtime).map_err(|errno| failed("set the time of", full, errno))
     }
@@ -76,7 +81,9 @@ impl Placer<'_> {
             }
             match fsetxattr(file, &name[..], value, XattrFlags::empty()) {
                 Ok(()) => {}
-                Err(Errno::OPNOTSUPP | Errno::PERM | Errno::RANGE | Errno::INVAL) => self.counts.skipped_xattrs += 1,
+                Err(Errno::OPNOTSUPP | Errno::PERM | Errno::RANGE | Errno::INVAL) => {
+                    self.counts.skipped_xattrs += 1;
+                }
                 Err(errno) => return Err(failed("set an extended attribute of", full, errno)),
             }
         }
@@ -91,11 +98,20 @@ impl Placer<'_> {
         let valid = |id: u64| u32::try_from(id).ok().filter(|id| *id != u32::MAX);
         match (valid(entry.uid), valid(entry.gid)) {
             (Some(uid), Some(gid)) => Ok((Uid::from_raw(uid), Gid::from_raw(gid))),
-            _ => Err(Error::UnmappedOwner { path: show(full), uid: entry.uid, gid: entry.gid }),
+            _ => Err(Error::UnmappedOwner {
+                path: show(full),
+                uid: entry.uid,
+                gid: entry.gid,
+            }),
         }
     }
 
-    fn check_owner(&mut self, changed: rustix::io::Result<()>, full: &[u8], entry: &Entry) -> Result<(), Error> {
+    fn check_owner(
+        &mut self,
+        changed: rustix::io::Result<()>,
+        full: &[u8],
+        entry: &Entry,
+    ) -> Result<(), Error> {
         match changed {
             Ok(()) => Ok(()),
             Err(Errno::INVAL | Errno::PERM) if self.squash() => {
@@ -107,7 +123,11 @@ impl Placer<'_> {
                     Some((uid, gid)) => (u64::from(uid), u64::from(gid)),
                     None => (entry.uid, entry.gid),
                 };
-                Err(Error::UnmappedOwner { path: show(full), uid, gid })
+                Err(Error::UnmappedOwner {
+                    path: show(full),
+                    uid,
+                    gid,
+                })
             }
             Err(errno) => Err(failed("set the owner of", full, errno)),
         }
@@ -119,6 +139,12 @@ pub(in crate::unpack) fn set_times(file: impl AsFd, mtime: (i64, u32)) -> rustix
 }
 
 fn timestamps((seconds, nanoseconds): (i64, u32)) -> Timestamps {
-    let time = Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() };
-    Timestamps { last_access: time, last_modification: time }
+    let time = Timespec {
+        tv_sec: seconds,
+        tv_nsec: nanoseconds.into(),
+    };
+    Timestamps {
+        last_access: time,
+        last_modification: time,
+    }
 }

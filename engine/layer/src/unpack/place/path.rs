@@ -3,7 +3,10 @@
 use std::{collections::VecDeque, os::fd::OwnedFd, sync::Arc};
 
 use rustix::{
-    fs::{AtFlags, FileType, Mode as Bits, OFlags, ResolveFlags, mkdirat, openat, openat2, readlinkat, statat, unlinkat},
+    fs::{
+        AtFlags, FileType, Mode as Bits, OFlags, ResolveFlags, mkdirat, openat, openat2, readlinkat, statat,
+        unlinkat,
+    },
     io::Errno,
 };
 
@@ -84,7 +87,10 @@ impl Placer<'_> {
     /// Goes the path part by part, follows links by itself (a descriptor at a time, so none leads out), and makes what
     /// is missing.
     fn make_parent(&mut self, path: &[u8], entry: &[u8]) -> Result<OwnedFd, Error> {
-        let refuse = |reason: &str| Error::Escape { path: show(entry), reason: reason.to_owned() };
+        let refuse = |reason: &str| Error::Escape {
+            path: show(entry),
+            reason: reason.to_owned(),
+        };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut todo: VecDeque<Vec<u8>> = parts(path).collect();
         // Where the walk is: names and descriptors from the root down.
@@ -122,9 +128,15 @@ impl Placer<'_> {
                 }
                 Some(_) if !whiteout => return Err(refuse("its parent is no directory")),
                 _ => {
-                    let made = if whiteout { unlinkat(dir, &name[..], AtFlags::empty()) } else { Ok(()) };
+                    let made = if whiteout {
+                        unlinkat(dir, &name[..], AtFlags::empty())
+                    } else {
+                        Ok(())
+                    };
                     made.and_then(|()| mkdirat(dir, &name[..], Bits::from(0o755)))
-                        .and_then(|()| rustix::fs::chmodat(dir, &name[..], Bits::from(0o755), AtFlags::empty()))
+                        .and_then(|()| {
+                            rustix::fs::chmodat(dir, &name[..], Bits::from(0o755), AtFlags::empty())
+                        })
                         .map_err(|errno| failed("create the parent of", entry, errno))?;
                     if whiteout {
                         self.set_opaque(dir, &name, entry)?;

@@ -12,7 +12,10 @@ use rustix::{
 
 use crate::overlay::is_directory;
 
-const FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const FLAGS: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
 
 /// Removes a directory with everything in it.
 pub(super) fn remove_tree(dir: &OwnedFd, name: &[u8]) -> Result<()> {
@@ -41,7 +44,11 @@ pub(super) fn remove_unplaced(dir: &OwnedFd, prefix: &mut Vec<u8>, placed: &Hash
             prefix.pop();
         }
         if !placed.contains(prefix) {
-            let flags = if directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+            let flags = if directory {
+                AtFlags::REMOVEDIR
+            } else {
+                AtFlags::empty()
+            };
             match unlinkat(dir, &child[..], flags) {
                 // Something of this layer is in it.
                 Err(rustix::io::Errno::NOTEMPTY) if directory => {}
