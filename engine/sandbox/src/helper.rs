@@ -9,6 +9,7 @@ use std::{ffi::OsStr, os::unix::process::CommandExt, process::Command};
 use crate::Error;
 
 mod exec;
+mod log;
 mod memory;
 mod network;
 mod run;
@@ -22,16 +23,18 @@ pub(crate) enum Task {
     Step,
     MapIds,
     Probe,
+    Network,
 }
 
 impl Task {
-    const ALL: [Self; 3] = [Self::Step, Self::MapIds, Self::Probe];
+    const ALL: [Self; 4] = [Self::Step, Self::MapIds, Self::Probe, Self::Network];
 
     fn name(self) -> &'static str {
         match self {
             Self::Step => "slipway-sandbox-step",
             Self::MapIds => "slipway-sandbox-map-ids",
             Self::Probe => "slipway-sandbox-probe",
+            Self::Network => "slipway-sandbox-network",
         }
     }
 
@@ -65,6 +68,7 @@ pub fn init() {
         Task::Step => run::main(),
         Task::MapIds => crate::enter::map_ids_main(&arguments),
         Task::Probe => crate::probe::main(&arguments),
+        Task::Network => network::main(),
     };
     std::process::exit(code);
 }

@@ -17,10 +17,10 @@ use rustix::{
     event::{PollFd, PollFlags, poll},
     fs::{Mode, OFlags},
     mount::{
-        FsOpenFlags, MountFlags, MountPropagationFlags, UnmountFlags, fsconfig_create, fsopen, mount,
-        mount_change, unmount,
+        FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, UnmountFlags,
+        fsconfig_create, fsmount, fsopen, mount, mount_change, unmount,
     },
-    process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, waitpid},
+    process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, pidfd_send_signal, waitpid},
     thread::UnshareFlags,
 };
 use serde::{Deserialize, Serialize};
@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Failure, chain,
     exec::StepExecutor,
+    log::{self, ErrorLog},
     memory::OomCounter,
     network,
     spec::{Files, Machine, hosts, own_network, runtime_spec},
@@ -58,6 +59,7 @@ pub(super) fn main() -> i32 {
     };
     let ended = receive(&mut control).and_then(|request| {
         let ended = run(&request, &control);
+        reap();
         // The builder would remove the directory too, but it may be the builder's death that ended the step.
         let _ = unmount(&request.dir, UnmountFlags::DETACH);
         let _ = fs::remove_dir(&request.dir);
@@ -119,7 +121,10 @@ fn run(request: &Request, control: &UnixStream) -> Result<Exit, Failure> {
     let executor = StepExecutor {
         failures: Rc::new(File::from(OwnedFd::from(report))),
     };
-    let started = start(request, &bundle, executor);
+    let (log, lines) =
+        io::pipe().map_err(|error| Failure::Runtime(format!("failed to make a pipe: {error}")))?;
+    ErrorLog::install(File::from(OwnedFd::from(lines)));
+    let started = start(request, &bundle, executor).map_err(|text| explain(&with_cause(text, log), step));
     let cgroup = cgroup2.then(|| Path::new("/sys/fs/cgroup").join(format!("slipway-{}", request.id)));
     let outcome = started.and_then(|pid| {
         let exit = wait(pid, control)?;
@@ -143,11 +148,14 @@ fn run(request: &Request, control: &UnixStream) -> Result<Exit, Failure> {
 /// Takes mounts, cgroups (and the network, if asked for) apart from the builder's. Gives whether /sys/fs/cgroup is a
 /// cgroup2 that the step may see.
 fn leave_namespaces(step: &Step) -> Result<bool, Failure> {
-    let mut flags = UnshareFlags::NEWNS | UnshareFlags::NEWCGROUP;
     if own_network(step) {
-        flags |= UnshareFlags::NEWNET;
+        network::leave().map_err(|error| {
+            Failure::Environment(format!(
+                "failed to make a network namespace for the step: {error}"
+            ))
+        })?;
     }
-    sys::unshare(flags).map_err(|error| {
+    sys::unshare(UnshareFlags::NEWNS | UnshareFlags::NEWCGROUP).map_err(|error| {
         Failure::Environment(format!(
             "failed to make namespaces for the step: {error}; the builder needs CAP_SYS_ADMIN in its user namespace"
         ))
@@ -158,11 +166,6 @@ fn leave_namespaces(step: &Step) -> Result<bool, Failure> {
             io::Error::from(errno)
         ))
     })?;
-    if own_network(step) {
-        network::loopback_up().map_err(|error| {
-            Failure::Environment(format!("failed to bring the loopback interface up: {error}"))
-        })?;
-    }
     // On a machine with cgroup v1 (or both) libcontainer would make v1 cgroups, which a pod may not. With a cgroup2 in this
     // place, rooted at the builder's own cgroup, it does what it can there and leaves the rest.
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
@@ -247,11 +250,27 @@ fn check_cwd(step: &Step) -> Result<(), Failure> {
         .map_err(|_| missing())
 }
 
-/// A sysfs shows the network namespace, so only who owns that may mount one.
+/// A sysfs shows the network namespace, so only who owns that may mount one; and where the builder's own /sys is locked
+/// read-only (a pod's is) the kernel refuses one that starts writable, as the runtime's does. Only making one tells.
 fn own_sysfs() -> bool {
-    fsopen("sysfs", FsOpenFlags::FSOPEN_CLOEXEC)
-        .and_then(fsconfig_create)
-        .is_ok()
+    let made = fsopen("sysfs", FsOpenFlags::FSOPEN_CLOEXEC).and_then(|config| {
+        fsconfig_create(&config)?;
+        fsmount(&config, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+    });
+    made.is_ok()
+}
+
+/// Ends what the runtime left behind when it failed halfway. In a pod its processes would fall to the builder, which is
+/// the first process there and waits for none of them.
+fn reap() {
+    let own = fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
+    for pid in own
+        .split_whitespace()
+        .filter_map(|pid| Pid::from_raw(pid.parse().ok()?))
+    {
+        let _ = kill_process(pid, Signal::KILL);
+    }
+    while let Ok(Some(_)) | Err(rustix::io::Errno::INTR) = rustix::process::wait(WaitOptions::empty()) {}
 }
 
 /// `pivot_root` is not in the seccomp profile of container runtimes. Asked for a place that is not there, a kernel that
@@ -260,8 +279,8 @@ fn may_pivot() -> bool {
     rustix::process::pivot_root("/proc/self/fd/-1", "/proc/self/fd/-1") != Err(rustix::io::Errno::PERM)
 }
 
-fn start(request: &Request, bundle: &Path, executor: StepExecutor) -> Result<Pid, Failure> {
-    let failed = |error: &dyn std::error::Error| explain(&chain(error), &request.step);
+fn start(request: &Request, bundle: &Path, executor: StepExecutor) -> Result<Pid, String> {
+    let failed = |error: &dyn std::error::Error| chain(error);
     let mut container = ContainerBuilder::new(request.id.clone(), SyscallType::default())
         .with_root_path(&request.dir)
         .map_err(|error| failed(&error))?
@@ -276,7 +295,24 @@ fn start(request: &Request, bundle: &Path, executor: StepExecutor) -> Result<Pid
     container
         .pid()
         .and_then(|pid| Pid::from_raw(pid.as_raw()))
-        .ok_or_else(|| Failure::Runtime("the runtime names no process".to_owned()))
+        .ok_or_else(|| "the runtime names no process".to_owned())
+}
+
+/// Puts what the runtime logged behind its error.
+fn with_cause(text: String, log: io::PipeReader) -> String {
+    let mut lines = vec![0; 16 * 1024];
+    // What is there: the pipe's other end stays open in this process, so its end never comes.
+    let read = rustix::io::ioctl_fionread(&log)
+        .unwrap_or(0)
+        .min(lines.len() as u64) as usize;
+    let mut log = log;
+    match log.read(&mut lines[..read]) {
+        Ok(n) if read > 0 => match log::causes(&String::from_utf8_lossy(&lines[..n])) {
+            Some(cause) => format!("{text}: {cause}"),
+            None => text,
+        },
+        _ => text,
+    }
 }
 
 /// Says in our words what of the runtime's errors has a remedy.

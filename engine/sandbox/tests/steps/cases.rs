@@ -257,7 +257,13 @@ fn capabilities(room: &Room) {
         &root,
         "grep -E 'Cap(Prm|Eff|Bnd|Inh|Amb)|NoNewPrivs' /proc/self/status",
     );
-    let all = "a80425fb";
+    // Docker's list, as far as the builder itself has it: a runner pod lacks NET_RAW.
+    let own = fs::read_to_string("/proc/self/status").unwrap();
+    let own = own
+        .lines()
+        .find_map(|line| line.strip_prefix("CapPrm:\t"))
+        .unwrap();
+    let all = format!("{:08x}", 0xa804_25fb & u64::from_str_radix(own, 16).unwrap());
     assert_eq!(
         ok(&step),
         format!(
@@ -269,7 +275,9 @@ fn capabilities(room: &Room) {
         (step.user.uid, step.user.gid) = (5, 6);
         let said = ok(&step);
         assert!(
-            said.contains("CapPrm:\t0000000000000000\nCapEff:\t0000000000000000\nCapBnd:\t00000000a80425fb"),
+            said.contains(&format!(
+                "CapPrm:\t0000000000000000\nCapEff:\t0000000000000000\nCapBnd:\t00000000{all}"
+            )),
             "{said}"
         );
     }
@@ -459,5 +467,5 @@ fn fast(room: &Room) {
 fn probing(room: &Room) {
     let probe = probe(&room.path("")).unwrap();
     assert!(probe.can_build(), "{probe:?}");
-    assert_eq!(probe.in_user_namespace, room.rootless);
+    assert_eq!(probe.mapped_uids > 65_535, room.all_ids);
 }
