@@ -95,6 +95,7 @@ pub(super) fn builder_killed(room: &Room) {
     builder.kill().unwrap();
     builder.wait().unwrap();
     until("its processes are gone", || !running_with(&mark));
+    until("its helper is gone", || !running_with("slipway-sandbox-step"));
     until("its directory is gone", || {
         fs::read_dir(room.path(""))
             .unwrap()
@@ -120,10 +121,32 @@ fn until(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
+fn pod_limit() -> Option<u64> {
+    [
+        "/sys/fs/cgroup/memory.max",
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+    ]
+    .iter()
+    .find_map(|file| fs::read_to_string(file).ok()?.trim().parse().ok())
+    .filter(|limit| *limit < 2 << 30)
+}
+
 pub(super) fn out_of_memory(room: &Room) {
     let limit = Path::new("/sys/fs/cgroup/memory").join(format!("slipway-test-{}", std::process::id()));
     if room.rootless || fs::create_dir(&limit).is_err() {
-        println!("    skipped: needs root and a memory cgroup of version 1");
+        // In a pod with a limit there is a cgroup already.
+        let Some(limit) = pod_limit() else {
+            println!(
+                "    skipped: needs root and a memory cgroup of version 1, or a pod with a memory limit"
+            );
+            return;
+        };
+        let root = room.root();
+        let step = room.step(
+            &root,
+            &format!("dd if=/dev/zero of=/dev/null bs={}M count=1", (limit >> 20) + 200),
+        );
+        assert_eq!(run(&step).unwrap().exit, Exit::Oom);
         return;
     }
     fs::write(limit.join("memory.limit_in_bytes"), "64M").unwrap();
