@@ -166,7 +166,7 @@ fn traces(room: &Room) -> Vec<String> {
     let children = fs::read_to_string(format!("/proc/{me}/task/{me}/children")).unwrap_or_default();
     for child in children.split_whitespace() {
         // As the first process of a pod this one inherits dead orphans of others.
-        let dead = fs::read_to_string(format!("/proc/{child}/stat")).is_ok_and(|stat| stat.contains(") Z "));
+        let dead = fs::read(format!("/proc/{child}/cmdline")).is_ok_and(|line| line.is_empty());
         if !dead {
             traces.push(format!("child {child}"));
         }
