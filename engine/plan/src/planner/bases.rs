@@ -9,7 +9,11 @@ use crate::{
     request::BaseRequest,
     source::{GitSource, HttpSource, ImageSource, Source},
 };
-use slipway_dockerfile::{Diagnostic, Span, distance::closest, lint::rules};
+use slipway_dockerfile::{
+    Diagnostic, Span,
+    distance::closest,
+    lint::{Warning, rules},
+};
 use slipway_oci::{ImageConfig, Platform, Reference};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -129,19 +133,30 @@ impl Planner<'_> {
         if let Some(resolved) = found {
             if matches!(resolved.source, Source::Image(_)) {
                 let actual = resolved.config.platform();
-                if let Some(stage) = self.nodes[id].stage
-                    && (&platform.os, &platform.architecture) != (&actual.os, &actual.architecture)
-                {
-                    let (got, want) = (actual.to_string(), platform.to_string());
-                    self.warnings.extend(rules::invalid_base_image_platform(
-                        &self.lint, stage, &base_name, &got, &want,
-                    ));
+                if (&platform.os, &platform.architecture) != (&actual.os, &actual.architecture) {
+                    self.report_platform(id, &base_name, &actual.to_string(), &platform.to_string());
                 }
             }
             self.nodes[id].platform = Some(platform);
             self.nodes[id].resolved = Some(resolved);
         }
         Ok(())
+    }
+
+    /// `InvalidBaseImagePlatform`, at the `FROM`, or at the instruction that names the image.
+    fn report_platform(&mut self, id: NodeId, image: &str, got: &str, want: &str) {
+        let node = &self.nodes[id];
+        let at_from = |stage| rules::invalid_base_image_platform(&self.lint, stage, image, got, want);
+        let warning = match node.stage {
+            Some(stage) => at_from(stage),
+            // The rule speaks of stages; its finding is the same anywhere.
+            None => self.file.stages.first().and_then(at_from).map(|found| Warning {
+                line: node.span.first_line,
+                span: node.span,
+                ..found
+            }),
+        };
+        self.warnings.extend(warning);
     }
 
     /// What a named context is; `None` while it waits for an image.
