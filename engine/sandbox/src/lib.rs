@@ -23,6 +23,7 @@ mod enter;
 mod error;
 mod exit;
 mod helper;
+mod mount_point;
 mod overlay;
 pub mod passwd;
 mod probe;

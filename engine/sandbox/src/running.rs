@@ -123,11 +123,14 @@ pub fn spawn(step: &Step) -> Result<Running, Error> {
 }
 
 fn start(step: &Step, id: String, dir: PathBuf) -> Result<Running, Error> {
-    let stubs = Stubs::note(step)?;
+    let mut step = step.clone();
+    let (stubs, [resolv_conf, hosts]) = Stubs::note(&mut step)?;
     let request = Request {
         id,
         dir: dir.clone(),
-        step: step.clone(),
+        resolv_conf,
+        hosts,
+        step,
     };
     let json = serde_json::to_vec(&request).map_err(|error| Error::Invalid(error.to_string()))?;
     let (mut control, theirs) =

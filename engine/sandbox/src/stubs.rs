@@ -14,7 +14,7 @@ use rustix::{
     io::Errno,
 };
 
-use crate::{Error, Step};
+use crate::{Error, Step, mount_point};
 
 /// The mount points of one step that were missing.
 #[derive(Debug)]
@@ -25,8 +25,9 @@ pub(crate) struct Stubs {
 }
 
 impl Stubs {
-    /// Looks before the step runs.
-    pub(crate) fn note(step: &Step) -> Result<Self, Error> {
+    /// Looks before the step runs, and puts the places that the targets really have into the step. Gives the places of
+    /// /etc/resolv.conf and /etc/hosts.
+    pub(crate) fn note(step: &mut Step) -> Result<(Self, [String; 2]), Error> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(&step.rootfs, flags, Mode::empty())
             .map_err(|errno| Error::path("open the root filesystem", &step.rootfs, errno))?;
@@ -34,14 +35,31 @@ impl Stubs {
             root,
             missing: Vec::new(),
         };
-        let own = ["/etc/resolv.conf", "/etc/hosts"];
-        for target in own
-            .into_iter()
-            .chain(step.mounts.iter().map(|mount| mount.target.as_str()))
-        {
+        let own = [stubs.place("/etc/resolv.conf")?, stubs.place("/etc/hosts")?];
+        for mount in &mut step.mounts {
+            // What lies below these lies in the runtime's own mounts, whatever the image has there.
+            let covered = ["/proc", "/sys", "/dev"]
+                .iter()
+                .any(|dir| Path::new(&mount.target).starts_with(dir));
+            if !covered {
+                mount.target = stubs.place(&mount.target)?;
+            }
+        }
+        for target in own.iter().chain(step.mounts.iter().map(|mount| &mount.target)) {
             stubs.note_one(Path::new(target));
         }
-        Ok(stubs)
+        Ok((stubs, own))
+    }
+
+    fn place(&self, target: &str) -> Result<String, Error> {
+        let place = mount_point::resolve(&self.root, Path::new(target))
+            .map_err(|errno| Error::path("find the mount point", target, errno))?;
+        place.into_os_string().into_string().map_err(|place| {
+            Error::Invalid(format!(
+                "the mount point {target:?} leads to {}, which is no UTF-8",
+                place.display()
+            ))
+        })
     }
 
     fn note_one(&mut self, target: &Path) {

@@ -41,6 +41,10 @@ pub(crate) struct Request {
     pub(crate) id: String,
     /// A directory of this step alone; the helper covers it with a tmpfs that only it sees.
     pub(crate) dir: PathBuf,
+    /// Where /etc/resolv.conf really is in the image.
+    pub(crate) resolv_conf: String,
+    /// Where /etc/hosts really is in the image.
+    pub(crate) hosts: String,
     pub(crate) step: Step,
 }
 
@@ -180,8 +184,8 @@ fn make_files(request: &Request) -> io::Result<Files> {
     let step = &request.step;
     let path = |name: &str| request.dir.join(name).to_string_lossy().into_owned();
     let files = Files {
-        hosts: path("hosts"),
-        resolv_conf: path("resolv.conf"),
+        hosts: (request.hosts.clone(), path("hosts")),
+        resolv_conf: (request.resolv_conf.clone(), path("resolv.conf")),
         secrets: step
             .mounts
             .iter()
@@ -191,12 +195,12 @@ fn make_files(request: &Request) -> io::Result<Files> {
             })
             .collect(),
     };
-    write(&files.hosts, hosts(step).as_bytes(), 0o644)?;
+    write(&files.hosts.1, hosts(step).as_bytes(), 0o644)?;
     let resolv_conf = match &step.resolv_conf {
         Some(text) => text.clone().into_bytes(),
         None => fs::read("/etc/resolv.conf").unwrap_or_default(),
     };
-    write(&files.resolv_conf, &resolv_conf, 0o644)?;
+    write(&files.resolv_conf.1, &resolv_conf, 0o644)?;
     for (mount, file) in step.mounts.iter().zip(&files.secrets) {
         if let (
             MountKind::Secret {

@@ -84,8 +84,10 @@ impl Machine {
 /// Files that the helper made for the step, on its own tmpfs.
 #[derive(Debug, Clone)]
 pub(crate) struct Files {
-    pub(crate) hosts: String,
-    pub(crate) resolv_conf: String,
+    /// Target in the image and file.
+    pub(crate) hosts: (String, String),
+    /// Target in the image and file.
+    pub(crate) resolv_conf: (String, String),
     /// For each mount of the step that is a secret, its file.
     pub(crate) secrets: Vec<Option<String>>,
 }
@@ -230,8 +232,9 @@ fn mounts(step: &Step, files: &Files, machine: &Machine) -> Vec<Value> {
         ));
     }
     let generated = ["bind", "nosuid", "noexec", "nodev", "ro"];
-    all.push(mount("/etc/resolv.conf", "bind", &files.resolv_conf, &generated));
-    all.push(mount("/etc/hosts", "bind", &files.hosts, &generated));
+    for (target, file) in [&files.resolv_conf, &files.hosts] {
+        all.push(mount(target, "bind", file, &generated));
+    }
     for (Mount { target, kind }, secret) in step.mounts.iter().zip(&files.secrets) {
         all.push(match (kind, secret) {
             (MountKind::Bind { source, readonly }, _) => {
@@ -285,8 +288,8 @@ mod tests {
 
     fn files() -> Files {
         Files {
-            hosts: "/h".into(),
-            resolv_conf: "/r".into(),
+            hosts: ("/etc/hosts".into(), "/h".into()),
+            resolv_conf: ("/etc/resolv.conf".into(), "/r".into()),
             secrets: Vec::new(),
         }
     }

@@ -30,6 +30,7 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("changes stand in the upper directory", upper),
     ("injected files are seen and leave no trace", injected),
     ("the image's own hosts file is hidden and kept", image_hosts),
+    ("a link that leads nowhere is a mount point", dangling),
     (
         "mount points are made and removed with their parents",
         mount_points,
@@ -137,6 +138,34 @@ fn image_hosts(room: &Room) {
     assert_eq!(
         fs::read_to_string(root.upper.join("etc/hosts")).unwrap(),
         "image\n"
+    );
+}
+
+fn dangling(room: &Room) {
+    let root = room.root();
+    let link = |name: &str, to: &str| std::os::unix::fs::symlink(to, root.overlay.path().join(name)).unwrap();
+    link("etc/resolv.conf", "../run/systemd/resolve/stub-resolv.conf");
+    link("etc/hosts", "/nowhere");
+    link("secrets", "../../../var/secrets");
+    let mut step = room.step(
+        &root,
+        "cat /etc/resolv.conf /secrets/s; grep -c localhost /etc/hosts",
+    );
+    step.resolv_conf = Some("nameserver 10.0.0.10\n".into());
+    let content = SecretBytes(b"hidden\n".to_vec());
+    step.mounts = vec![Mount {
+        target: "/secrets/s".into(),
+        kind: MountKind::Secret {
+            content,
+            mode: 0o400,
+            uid: 0,
+            gid: 0,
+        },
+    }];
+    assert_eq!(ok(&step), "nameserver 10.0.0.10\nhidden\n2\n");
+    assert_eq!(
+        tree(&root.upper),
+        ["/etc", "/etc/hosts", "/etc/resolv.conf", "/secrets"]
     );
 }
 
