@@ -572,16 +572,41 @@ fn a_tree_is_exported_as_it_is() {
 
 #[test]
 fn owners_that_cannot_be_given_fail_or_are_squashed() {
+    let owned_by = |uid: &[u8; 7]| {
+        let mut archive = Hostile::new().file("f", "x").0;
+        archive[108..115].copy_from_slice(uid);
+        archive[148..156].fill(b' ');
+        let sum: u32 = archive[..512].iter().map(|byte| u32::from(*byte)).sum();
+        archive[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+        archive
+    };
+    let dir = tempfile::tempdir().unwrap();
     if root() {
-        println!("skipped: root can give files to everyone (the engine's tests do this in a user namespace)");
+        // 262144, which a pod with the usual 65536 ids does not have.
+        let archive = owned_by(b"1000000");
+        match unpack(&archive[..], dir.path(), &apply()) {
+            Ok(_) => println!("skipped: every id is mapped here"),
+            Err(error) => {
+                assert!(
+                    matches!(error, Error::UnmappedOwner { uid: 262_144, .. }),
+                    "{error:?}"
+                );
+                assert!(error.to_string().contains("userNamespaces.idsPerPod"), "{error}");
+                let options = UnpackOptions {
+                    unmapped_ids: UnmappedIds::Squash,
+                    ..apply()
+                };
+                assert_eq!(
+                    unpack(&archive[..], dir.path(), &options)
+                        .unwrap()
+                        .squashed_owners,
+                    1
+                );
+            }
+        }
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
-    let mut archive = Hostile::new().file("f", "x").0;
-    archive[108..115].copy_from_slice(b"0000001");
-    archive[148..156].fill(b' ');
-    let sum: u32 = archive[..512].iter().map(|byte| u32::from(*byte)).sum();
-    archive[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+    let archive = owned_by(b"0000001");
     assert!(unpack(&archive[..], dir.path(), &apply()).is_err());
     let options = UnpackOptions {
         unmapped_ids: UnmappedIds::Squash,
@@ -593,4 +618,47 @@ fn owners_that_cannot_be_given_fail_or_are_squashed() {
             .squashed_owners,
         1
     );
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 200, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn a_spoiled_archive_is_refused_or_unpacked_inside(
+        spoils in proptest::collection::vec((0usize..8192, proptest::prelude::any::<u8>()), 0..6),
+        repair in proptest::prelude::any::<bool>(),
+    ) {
+        let mut archive = Hostile::new()
+            .dir("d")
+            .file("d/file", "content")
+            .symlink("d/link", "../../outside")
+            .file("d/link/in", "x")
+            .hard_link("hard", "d/file")
+            .file("d/.wh.gone", "")
+            .add("pax", b'x', "", b"20 path=../../other\n")
+            .file("named", "x")
+            .add("sparse", b'S', "", b"data")
+            .0;
+        for (at, byte) in spoils {
+            let at = at % archive.len();
+            archive[at] = byte;
+        }
+        if repair {
+            // Otherwise nearly every change would end at the checksum.
+            for header in archive.chunks_exact_mut(512).filter(|block| &block[257..262] == b"ustar") {
+                header[148..156].fill(b' ');
+                let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+                header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+            }
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let dest = dir.path().join("dest");
+        fs::create_dir(&dest).unwrap();
+        let limits = Limits { uncompressed: 1 << 26, ..Limits::default() };
+        for mode in [Mode::Apply, Mode::Overlay] {
+            let _ = unpack(&archive[..], &dest, &UnpackOptions { mode, limits, ..UnpackOptions::layer() });
+        }
+        let outside: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        proptest::prop_assert_eq!(outside, ["dest"]);
+    }
 }
