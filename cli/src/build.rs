@@ -104,7 +104,7 @@ fn registries(options: &BuildOptions) -> Result<Registries> {
     for host in &options.insecure_registries {
         config.hosts.entry(host.clone()).or_insert_with(HostConfig::default).insecure = true;
     }
-    config.credentials = Credentials::from_environment();
+    config.credentials = Credentials::from_docker_cli().map_err(BuildError::from)?;
     Registries::new(config).map_err(|error| BuildError::from(error).into())
 }
 

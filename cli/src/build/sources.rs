@@ -102,7 +102,7 @@ fn is_remote(source: &str) -> bool {
         || source.starts_with("oci-layout://")
         || source.starts_with("http://")
         || source.starts_with("https://")
-        || matches!(slipway_plan::source::git_source(source), Some(Ok(_)))
+        || matches!(slipway_plan::git_source(source), Some(Ok(_)))
 }
 
 fn always(context: Arc<dyn Context>) -> OpenContext {
@@ -150,7 +150,7 @@ async fn origin(context: &str, driver: &Driver) -> Result<Origin> {
     if Path::new(context).is_dir() {
         return Ok(Origin::Local(std::path::absolute(context)?));
     }
-    if let Some(git) = slipway_plan::source::git_source(context) {
+    if let Some(git) = slipway_plan::git_source(context) {
         let git: GitSource = git.map_err(|error| anyhow::anyhow!("context {context:?}: {error}"))?;
         let vertex = driver.progress.start(format!("fetch {}", git.remote));
         let checkout = driver.fetcher.git_checkout(&driver.store, &git).await?;
