@@ -59,12 +59,24 @@ impl NewLayer {
 
     /// A layer of `size` bytes that was uploaded before ([`Repository::start_upload`]).
     pub fn stored(media_type: impl Into<String>, digest: Digest, size: u64) -> Self {
-        Self { media_type: media_type.into(), digest, size, annotations: BTreeMap::new(), source: None }
+        Self {
+            media_type: media_type.into(),
+            digest,
+            size,
+            annotations: BTreeMap::new(),
+            source: None,
+        }
     }
 
     /// A layer of `size` bytes from a file or stream.
     pub fn from_source(media_type: impl Into<String>, digest: Digest, size: u64, source: BlobSource) -> Self {
-        Self { media_type: media_type.into(), digest, size, annotations: BTreeMap::new(), source: Some(source) }
+        Self {
+            media_type: media_type.into(),
+            digest,
+            size,
+            annotations: BTreeMap::new(),
+            source: Some(source),
+        }
     }
 
     /// Adds an annotation.
@@ -137,14 +149,19 @@ impl Repository {
         let (document, bytes, blobs) = artifact.encode()?;
         futures::stream::iter(blobs)
             .map(|(digest, size, source)| async move {
-                self.put_blob(&digest, size, source, &PutOptions::default()).await.map(|_| ())
+                self.put_blob(&digest, size, source, &PutOptions::default())
+                    .await
+                    .map(|_| ())
             })
             .buffer_unordered(PARALLEL)
             .try_collect::<()>()
             .await?;
-        let put = self.put_manifest(name, media_type::OCI_MANIFEST, bytes.clone()).await?;
+        let put = self
+            .put_manifest(name, media_type::OCI_MANIFEST, bytes.clone())
+            .await?;
         if let (Some(subject), false) = (&document.subject, put.subject_indexed) {
-            self.attach(&subject.digest, media_type::OCI_MANIFEST, bytes).await?;
+            self.attach(&subject.digest, media_type::OCI_MANIFEST, bytes)
+                .await?;
         }
         Ok(put.digest)
     }
@@ -158,12 +175,18 @@ impl Repository {
         let name = name.into();
         let manifest = self.get_manifest(name.clone()).await?;
         let document: Document = serde_json::from_slice(&manifest.bytes).map_err(|error| {
-            let error = Error::new(Class::InvalidResponse, "it has not the form of an artifact's manifest").because(error);
+            let error = Error::new(
+                Class::InvalidResponse,
+                "it has not the form of an artifact's manifest",
+            )
+            .because(error);
             self.failed(|| format!("read artifact {name}"))(error)
         })?;
         Ok(Artifact {
             digest: manifest.digest,
-            artifact_type: document.artifact_type.unwrap_or_else(|| document.config.media_type.clone()),
+            artifact_type: document
+                .artifact_type
+                .unwrap_or_else(|| document.config.media_type.clone()),
             config: document.config,
             layers: document.layers,
             annotations: document.annotations,
@@ -188,15 +211,31 @@ impl NewArtifact {
             // The specification wants at least one layer.
             layers.push(NewLayer::bytes(media_type::OCI_EMPTY, Bytes::from_static(b"{}")));
         }
-        let mut blobs = vec![(Digest::of(&config), config.len() as u64, BlobSource::Bytes(config.clone()))];
+        let mut blobs = vec![(
+            Digest::of(&config),
+            config.len() as u64,
+            BlobSource::Bytes(config.clone()),
+        )];
         let mut described = Vec::with_capacity(layers.len());
-        for NewLayer { media_type, digest, size, annotations, source } in layers {
+        for NewLayer {
+            media_type,
+            digest,
+            size,
+            annotations,
+            source,
+        } in layers
+        {
             if let Some(source) = source
                 && blobs.iter().all(|(known, ..)| *known != digest)
             {
                 blobs.push((digest.clone(), size, source));
             }
-            described.push(ArtifactLayer { media_type, digest, size, annotations });
+            described.push(ArtifactLayer {
+                media_type,
+                digest,
+                size,
+                annotations,
+            });
         }
         let document = Document {
             schema_version: 2,

@@ -41,7 +41,11 @@ struct PlanKey {
 #[derive(Clone)]
 enum Plan {
     Basic,
-    Bearer { realm: url::Url, service: Option<String>, scopes: Scopes },
+    Bearer {
+        realm: url::Url,
+        service: Option<String>,
+        scopes: Scopes,
+    },
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -94,10 +98,19 @@ impl Memory {
         identity: &Identity<'_>,
         refused: Option<&Secret>,
     ) -> Result<Option<Authorization>> {
-        if let Some(Credential { kind: Kind::Bearer { token }, .. }) = identity.credential {
+        if let Some(Credential {
+            kind: Kind::Bearer { token },
+            ..
+        }) = identity.credential
+        {
             return bearer(token).map(Some);
         }
-        let plan = self.plans.lock().unwrap_or_else(PoisonError::into_inner).get(&identity.key()).cloned();
+        let plan = self
+            .plans
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&identity.key())
+            .cloned();
         let (realm, service, scopes) = match plan {
             None => return Ok(None),
             Some(Plan::Basic) => {
@@ -106,7 +119,11 @@ impl Memory {
                     _ => Ok(None),
                 };
             }
-            Some(Plan::Bearer { realm, service, scopes }) => (realm, service, scopes),
+            Some(Plan::Bearer {
+                realm,
+                service,
+                scopes,
+            }) => (realm, service, scopes),
         };
         let key = TokenKey {
             realm: realm.to_string(),
@@ -120,13 +137,18 @@ impl Memory {
         };
         let mut slot = slot.lock().await;
         let usable = slot.as_ref().filter(|token| {
-            token.until > Instant::now() && refused.is_none_or(|refused| refused.expose() != token.value.expose())
+            token.until > Instant::now()
+                && refused.is_none_or(|refused| refused.expose() != token.value.expose())
         });
         if let Some(token) = usable {
             return bearer(&token.value).map(Some);
         }
         *slot = None;
-        let request = token::Request { realm: &realm, service: service.as_deref(), scopes: &scopes };
+        let request = token::Request {
+            realm: &realm,
+            service: service.as_deref(),
+            scopes: &scopes,
+        };
         let token = token::fetch(wire, identity, &request).await?;
         let header = bearer(&token.value)?;
         *slot = Some(token);
@@ -136,21 +158,35 @@ impl Memory {
     /// Takes note of what the registry asked for in a 401. `false`: it asked for nothing we could give.
     pub(crate) fn learn(&self, identity: &Identity<'_>, challenges: &[Challenge]) -> bool {
         let bearer = challenges.iter().find_map(|challenge| match challenge {
-            Challenge::Bearer { realm, service, scopes, .. } => Some(Plan::Bearer {
+            Challenge::Bearer {
+                realm,
+                service,
+                scopes,
+                ..
+            } => Some(Plan::Bearer {
                 realm: realm.clone(),
                 service: service.clone(),
                 scopes: identity.wanted.merged(scopes),
             }),
             Challenge::Basic => None,
         });
-        let has_password = matches!(identity.credential, Some(Credential { kind: Kind::Basic { .. }, .. }));
+        let has_password = matches!(
+            identity.credential,
+            Some(Credential {
+                kind: Kind::Basic { .. },
+                ..
+            })
+        );
         let basic = challenges.contains(&Challenge::Basic) && has_password;
         let plan = match (bearer, basic) {
             (Some(plan), _) => plan,
             (None, true) => Plan::Basic,
             (None, false) => return false,
         };
-        self.plans.lock().unwrap_or_else(PoisonError::into_inner).insert(identity.key(), plan);
+        self.plans
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(identity.key(), plan);
         true
     }
 }
@@ -166,11 +202,17 @@ fn basic(username: &str, password: &Secret) -> Result<Authorization> {
 
 fn header(scheme: &str, value: &str, secret: &Secret) -> Result<Authorization> {
     let mut header = HeaderValue::try_from(format!("{scheme} {value}")).map_err(|_| {
-        Error::new(Class::Invalid, "the token has characters that cannot stand in an HTTP header")
+        Error::new(
+            Class::Invalid,
+            "the token has characters that cannot stand in an HTTP header",
+        )
     })?;
     // Kept out of the Debug output of requests by the http crate.
     header.set_sensitive(true);
-    Ok(Authorization { header, secret: secret.clone() })
+    Ok(Authorization {
+        header,
+        secret: secret.clone(),
+    })
 }
 
 /// The final 401: says who was refused and where to mend it.
@@ -182,29 +224,43 @@ pub(crate) fn refused(
 ) -> Error {
     let registry = &identity.endpoint.name;
     let Some(credential) = identity.credential else {
-        return Error::new(Class::Unauthorized, "the registry asks for credentials, or does not have this repository")
-            .answered(401, Vec::new())
-            .advise(credentials.advice_for_missing(registry, repository));
+        return Error::new(
+            Class::Unauthorized,
+            "the registry asks for credentials, or does not have this repository",
+        )
+        .answered(401, Vec::new())
+        .advise(credentials.advice_for_missing(registry, repository));
     };
     let who = who(credential);
     let insufficient = challenges.iter().any(|challenge| {
         matches!(challenge, Challenge::Bearer { error: Some(error), .. } if error == "insufficient_scope")
     });
     if insufficient {
-        let reason = format!("{who} is known to the registry but not allowed to do this ({})", identity.wanted);
-        return Error::new(Class::Denied, reason).answered(401, Vec::new()).advise(format!(
-            "give it the right on {registry}/{repository}, or put an account that has it into {}",
-            credential.origin
-        ));
+        let reason = format!(
+            "{who} is known to the registry but not allowed to do this ({})",
+            identity.wanted
+        );
+        return Error::new(Class::Denied, reason)
+            .answered(401, Vec::new())
+            .advise(format!(
+                "give it the right on {registry}/{repository}, or put an account that has it into {}",
+                credential.origin
+            ));
     }
     if matches!(credential.kind, Kind::Identity { .. }) && challenges == [Challenge::Basic] {
-        return Error::new(Class::Unauthorized, "the registry wants a user name and password, but has been given an identity token")
-            .answered(401, Vec::new())
-            .advise(format!("put username and password into {}", credential.origin));
-    }
-    Error::new(Class::Unauthorized, format!("the registry does not accept the credentials of {who}"))
+        return Error::new(
+            Class::Unauthorized,
+            "the registry wants a user name and password, but has been given an identity token",
+        )
         .answered(401, Vec::new())
-        .advise(advice_for_refused(registry, credential))
+        .advise(format!("put username and password into {}", credential.origin));
+    }
+    Error::new(
+        Class::Unauthorized,
+        format!("the registry does not accept the credentials of {who}"),
+    )
+    .answered(401, Vec::new())
+    .advise(advice_for_refused(registry, credential))
 }
 
 pub(crate) fn who(credential: &Credential) -> String {

@@ -30,7 +30,12 @@ impl Repository {
     #[tracing::instrument(level = "debug", skip_all, fields(repository = %self, %digest))]
     pub async fn blob_size(&self, digest: &Digest) -> Result<Option<u64>> {
         let answer = self
-            .read(false, &[200], |route| Ok(Outgoing::new(Method::HEAD, route.url(&format!("blobs/{digest}"))?)))
+            .read(false, &[200], |route| {
+                Ok(Outgoing::new(
+                    Method::HEAD,
+                    route.url(&format!("blobs/{digest}"))?,
+                ))
+            })
             .await;
         match answer {
             // A blob without a length is there all the same.
@@ -75,7 +80,10 @@ impl Repository {
                 Err(error) => Err(download.failed(error)),
             }
         });
-        Ok(BlobReader { stream: stream.boxed(), rest: Bytes::new() })
+        Ok(BlobReader {
+            stream: stream.boxed(),
+            rest: Bytes::new(),
+        })
     }
 
     /// A whole blob in memory, verified; [`Class::TooLarge`] above `limit` bytes.
@@ -126,11 +134,15 @@ impl Repository {
                             return Ok(all.freeze());
                         }
                     }
-                    Ok(None) => break Error::new(Class::InvalidResponse, "the blob ends before the range does"),
+                    Ok(None) => {
+                        break Error::new(Class::InvalidResponse, "the blob ends before the range does");
+                    }
                     Err(error) => break error,
                 }
             };
-            let Some(delay) = backoff.next(self.registries.config().retry.attempts, None) else { return Err(failure) };
+            let Some(delay) = backoff.next(self.registries.config().retry.attempts, None) else {
+                return Err(failure);
+            };
             if failure.class() != Class::Unreachable {
                 return Err(failure);
             }
@@ -156,7 +168,10 @@ impl Repository {
             206 => {
                 let start = answer.header("content-range").and_then(range_start);
                 if start != Some(from) {
-                    return Err(Error::new(Class::InvalidResponse, "the answer is another range than asked for"));
+                    return Err(Error::new(
+                        Class::InvalidResponse,
+                        "the answer is another range than asked for",
+                    ));
                 }
                 0
             }
@@ -175,11 +190,14 @@ impl Repository {
         let delete = async {
             let route = self.route()?;
             let url = route.url(&format!("blobs/{digest}"))?;
-            self.write(&route, Outgoing::new(Method::DELETE, url), &[200, 202, 204]).await
+            self.write(&route, Outgoing::new(Method::DELETE, url), &[200, 202, 204])
+                .await
         };
         match delete.await {
             Ok(_) => Ok(()),
-            Err(error) => Err(self.failed(|| format!("delete blob {digest}"))(explain_no_delete(error))),
+            Err(error) => Err(self.failed(|| format!("delete blob {digest}"))(
+                explain_no_delete(error),
+            )),
         }
     }
 }
@@ -268,9 +286,10 @@ impl Download {
                         }
                         continue;
                     }
-                    Ok(None) if self.size.is_some_and(|size| self.offset < size) => {
-                        Error::new(Class::Unreachable, "the connection was closed before the blob's end")
-                    }
+                    Ok(None) if self.size.is_some_and(|size| self.offset < size) => Error::new(
+                        Class::Unreachable,
+                        "the connection was closed before the blob's end",
+                    ),
                     Ok(None) => {
                         self.finish()?;
                         continue;
@@ -279,7 +298,10 @@ impl Download {
                 },
             };
             self.body = None;
-            let delay = self.backoff.next(retry.attempts, None).filter(|_| failure.class() == Class::Unreachable);
+            let delay = self
+                .backoff
+                .next(retry.attempts, None)
+                .filter(|_| failure.class() == Class::Unreachable);
             let Some(delay) = delay else { return Err(failure) };
             tracing::debug!(digest = %self.digest, offset = self.offset, reason = %failure, "download cut, going on");
             tokio::time::sleep(delay).await;
@@ -297,7 +319,10 @@ impl Download {
         }
         self.offset += piece.len() as u64;
         if let Some(size) = self.size.filter(|size| self.offset > *size) {
-            return Err(Error::new(Class::DigestMismatch, format!("more than the promised {size} bytes come")));
+            return Err(Error::new(
+                Class::DigestMismatch,
+                format!("more than the promised {size} bytes come"),
+            ));
         }
         self.hasher.update(&piece);
         self.backoff.reset();
@@ -311,7 +336,9 @@ impl Download {
                 Class::DigestMismatch,
                 format!("the {} bytes that came have digest {digest}", self.offset),
             )
-            .advise("the registry, a mirror or a proxy has damaged it; push it again or clear the mirror's cache"));
+            .advise(
+                "the registry, a mirror or a proxy has damaged it; push it again or clear the mirror's cache",
+            ));
         }
         self.done = true;
         Ok(())
@@ -328,5 +355,12 @@ pub(crate) fn content_length(answer: &Answer) -> Option<u64> {
 
 /// The first number of `bytes 5-9/10`.
 fn range_start(header: &str) -> Option<u64> {
-    header.trim().strip_prefix("bytes")?.trim_start().split('-').next()?.parse().ok()
+    header
+        .trim()
+        .strip_prefix("bytes")?
+        .trim_start()
+        .split('-')
+        .next()?
+        .parse()
+        .ok()
 }

@@ -57,7 +57,10 @@ fn yes() -> bool {
 impl Mirror {
     /// A mirror at `host[:port][/path]` whose tags are believed.
     pub fn new(host: impl Into<String>) -> Self {
-        Self { host: host.into(), tags: true }
+        Self {
+            host: host.into(),
+            tags: true,
+        }
     }
 }
 
@@ -71,7 +74,10 @@ pub struct ClientCertificate {
 impl ClientCertificate {
     /// `certificate`: PEM chain, own certificate first. `key`: PEM private key (PKCS#8, PKCS#1 or SEC1).
     pub fn new(certificate: impl Into<String>, key: impl Into<String>) -> Self {
-        Self { certificate: certificate.into(), key: crate::secret::Secret::new(key.into()) }
+        Self {
+            certificate: certificate.into(),
+            key: crate::secret::Secret::new(key.into()),
+        }
     }
 }
 
@@ -128,6 +134,9 @@ pub struct UploadConfig {
 
 impl Default for UploadConfig {
     fn default() -> Self {
-        Self { chunk_size: 8 << 20, spool_dir: None }
+        Self {
+            chunk_size: 8 << 20,
+            spool_dir: None,
+        }
     }
 }

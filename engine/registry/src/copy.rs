@@ -46,11 +46,20 @@ struct Blob {
     urls: Vec<String>,
 }
 
-fn copy<'a>(from: &'a Repository, digest: Digest, to: &'a Repository, depth: usize) -> BoxFuture<'a, Result<()>> {
+fn copy<'a>(
+    from: &'a Repository,
+    digest: Digest,
+    to: &'a Repository,
+    depth: usize,
+) -> BoxFuture<'a, Result<()>> {
     Box::pin(async move {
-        let Manifest { bytes, media_type, .. } = from.get_manifest(&digest).await?;
+        let Manifest {
+            bytes, media_type, ..
+        } = from.get_manifest(&digest).await?;
         let document: Document = serde_json::from_slice(&bytes)
-            .map_err(|error| Error::new(Class::InvalidResponse, format!("{digest} is no manifest")).because(error))
+            .map_err(|error| {
+                Error::new(Class::InvalidResponse, format!("{digest} is no manifest")).because(error)
+            })
             .map_err(from.failed(|| format!("copy {digest}")))?;
         // Children first: registries refuse a manifest whose parts are not there.
         for child in document.manifests {
@@ -60,7 +69,11 @@ fn copy<'a>(from: &'a Repository, digest: Digest, to: &'a Repository, depth: usi
             }
             copy(from, child.digest, to, depth - 1).await?;
         }
-        let blobs = document.config.into_iter().chain(document.layers).filter(|blob| blob.urls.is_empty());
+        let blobs = document
+            .config
+            .into_iter()
+            .chain(document.layers)
+            .filter(|blob| blob.urls.is_empty());
         futures::stream::iter(blobs)
             .map(|blob| copy_blob(from, blob, to))
             .buffer_unordered(PARALLEL)
@@ -82,6 +95,9 @@ async fn copy_blob(from: &Repository, Blob { digest, size, .. }: Blob, to: &Repo
             })
         }))
     };
-    let options = PutOptions { mount_from: vec![from.clone()], ..PutOptions::default() };
+    let options = PutOptions {
+        mount_from: vec![from.clone()],
+        ..PutOptions::default()
+    };
     to.put_blob(&digest, size, source, &options).await.map(|_| ())
 }

@@ -7,8 +7,7 @@
 use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
 
 use base64::{
-    Engine as _,
-    alphabet,
+    Engine as _, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 use serde::Deserialize;
@@ -52,18 +51,29 @@ pub(crate) struct Credential {
 
 #[derive(Debug)]
 pub(crate) enum Kind {
-    Basic { username: String, password: Secret },
+    Basic {
+        username: String,
+        password: Secret,
+    },
     /// An OAuth2 refresh token (`identitytoken`).
-    Identity { token: Secret },
+    Identity {
+        token: Secret,
+    },
     /// A ready bearer token (`registrytoken`).
-    Bearer { token: Secret },
+    Bearer {
+        token: Secret,
+    },
 }
 
 impl Credential {
     pub(crate) fn new(kind: Kind, origin: String) -> Self {
         use std::sync::atomic::{AtomicU64, Ordering};
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        Self { kind, origin, id: NEXT.fetch_add(1, Ordering::Relaxed) }
+        Self {
+            kind,
+            origin,
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+        }
     }
 
     /// The account's name where there is one; not secret.
@@ -127,7 +137,9 @@ impl Credentials {
         N: Into<String>,
         D: AsRef<[u8]>,
     {
-        documents.into_iter().try_fold(Self::none(), |all, (name, json)| all.with_document(name, json))
+        documents
+            .into_iter()
+            .try_fold(Self::none(), |all, (name, json)| all.with_document(name, json))
     }
 
     /// Adds a document: docker's `config.json`, or the older form without `auths` (`kubernetes.io/dockercfg`).
@@ -154,10 +166,16 @@ impl Credentials {
         username: impl Into<String>,
         password: impl Into<String>,
     ) -> Result<Self> {
-        let kind = Kind::Basic { username: username.into(), password: Secret::new(password.into()) };
+        let kind = Kind::Basic {
+            username: username.into(),
+            password: Secret::new(password.into()),
+        };
         let pattern = Pattern::parse(target).ok_or_else(|| no_host("the given credentials", target))?;
         let origin = format!("the given credentials for {target}");
-        Arc::make_mut(&mut self.entries).push(Entry { pattern, credential: Arc::new(Credential::new(kind, origin)) });
+        Arc::make_mut(&mut self.entries).push(Entry {
+            pattern,
+            credential: Arc::new(Credential::new(kind, origin)),
+        });
         Ok(self)
     }
 
@@ -177,13 +195,18 @@ impl Credentials {
                 Ok(json) => zeroize::Zeroizing::new(json),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
                 Err(error) => {
-                    return Err(Error::new(Class::Local, format!("cannot read {}", path.display()))
-                        .because(error));
+                    return Err(
+                        Error::new(Class::Local, format!("cannot read {}", path.display())).because(error),
+                    );
                 }
             };
             let name = path.display().to_string();
             let document: Document = serde_json::from_slice(&json).map_err(|error| broken(&name, &error))?;
-            helpers.extend(helper::Helpers::new(name.clone(), document.creds_store, document.cred_helpers));
+            helpers.extend(helper::Helpers::new(
+                name.clone(),
+                document.creds_store,
+                document.cred_helpers,
+            ));
             all = all.with_document(name, &*json)?;
         }
         if !helpers.is_empty() {
@@ -213,7 +236,9 @@ impl Credentials {
         }
         let mut best: Option<(usize, bool, &Entry)> = None;
         for entry in self.entries.iter() {
-            let Some((length, exact)) = entry.pattern.matches(registry, repository) else { continue };
+            let Some((length, exact)) = entry.pattern.matches(registry, repository) else {
+                continue;
+            };
             if best.is_none_or(|(l, e, _)| (length, exact) > (l, e)) {
                 best = Some((length, exact, entry));
             }
@@ -245,7 +270,9 @@ impl Credentials {
 
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.entries.iter().map(|entry| &entry.credential.origin)).finish()
+        f.debug_list()
+            .entries(self.entries.iter().map(|entry| &entry.credential.origin))
+            .finish()
     }
 }
 
@@ -256,13 +283,21 @@ impl fmt::Debug for Credential {
 }
 
 fn cli_files() -> Vec<PathBuf> {
-    let var = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let var = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     if let Some(file) = var("REGISTRY_AUTH_FILE") {
         return vec![file];
     }
     let docker = var("DOCKER_CONFIG").or_else(|| var("HOME").map(|home| home.join(".docker")));
     let podman = var("XDG_RUNTIME_DIR").map(|run| run.join("containers/auth.json"));
-    docker.map(|dir| dir.join("config.json")).into_iter().chain(podman).collect()
+    docker
+        .map(|dir| dir.join("config.json"))
+        .into_iter()
+        .chain(podman)
+        .collect()
 }
 
 fn parse(name: &str, json: &[u8]) -> Result<Vec<Entry>> {
@@ -277,8 +312,13 @@ fn parse(name: &str, json: &[u8]) -> Result<Vec<Entry>> {
         let origin = format!("auths[\"{target}\"] of {name}");
         let pattern = Pattern::parse(&target).ok_or_else(|| no_host(name, &target))?;
         // `docker login` with a credential store leaves empty entries behind as a note.
-        if let Some(kind) = kind_of(auth).map_err(|reason| Error::new(Class::Invalid, format!("{origin}: {reason}")))? {
-            entries.push(Entry { pattern, credential: Arc::new(Credential::new(kind, origin)) });
+        if let Some(kind) =
+            kind_of(auth).map_err(|reason| Error::new(Class::Invalid, format!("{origin}: {reason}")))?
+        {
+            entries.push(Entry {
+                pattern,
+                credential: Arc::new(Credential::new(kind, origin)),
+            });
         }
     }
     Ok(entries)
@@ -295,10 +335,14 @@ fn old_form(json: &[u8]) -> BTreeMap<String, AuthEntry> {
 
 fn kind_of(entry: AuthEntry) -> Result<Option<Kind>, &'static str> {
     if !entry.registrytoken.is_empty() {
-        return Ok(Some(Kind::Bearer { token: entry.registrytoken }));
+        return Ok(Some(Kind::Bearer {
+            token: entry.registrytoken,
+        }));
     }
     if !entry.identitytoken.is_empty() {
-        return Ok(Some(Kind::Identity { token: entry.identitytoken }));
+        return Ok(Some(Kind::Identity {
+            token: entry.identitytoken,
+        }));
     }
     let (username, password) = if entry.auth.is_empty() {
         match entry.username {
@@ -330,7 +374,10 @@ fn decode_auth(auth: &Secret) -> Result<(String, Secret), &'static str> {
         .split_once(':')
         .ok_or("auth has no colon after base64 decoding; it must be the base64 of user:password")?;
     // `echo user:password | base64` is the classic way to write it, newline included.
-    Ok((username.to_owned(), Secret::new(password.trim_end_matches(['\r', '\n']).to_owned())))
+    Ok((
+        username.to_owned(),
+        Secret::new(password.trim_end_matches(['\r', '\n']).to_owned()),
+    ))
 }
 
 fn broken(name: &str, error: &serde_json::Error) -> Error {
@@ -343,7 +390,10 @@ fn broken(name: &str, error: &serde_json::Error) -> Error {
 }
 
 fn no_host(name: &str, target: &str) -> Error {
-    Error::new(Class::Invalid, format!("{name} has the key \"{target}\", which names no registry host"))
+    Error::new(
+        Class::Invalid,
+        format!("{name} has the key \"{target}\", which names no registry host"),
+    )
 }
 
 #[cfg(test)]

@@ -224,13 +224,25 @@ impl Error {
     }
 
     pub(crate) fn has_code(&self, code: &str) -> bool {
-        self.0.messages.iter().any(|message| message.code.eq_ignore_ascii_case(code))
+        self.0
+            .messages
+            .iter()
+            .any(|message| message.code.eq_ignore_ascii_case(code))
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { action, registry, repository, reason, messages, advice, source, .. } = &*self.0;
+        let Inner {
+            action,
+            registry,
+            repository,
+            reason,
+            messages,
+            advice,
+            source,
+            ..
+        } = &*self.0;
         if !action.is_empty() {
             write!(f, "cannot {action}")?;
             match (registry.is_empty(), repository) {
@@ -284,7 +296,10 @@ impl fmt::Debug for Error {
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.0.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+        self.0
+            .source
+            .as_deref()
+            .map(|source| source as &(dyn StdError + 'static))
     }
 }
 
@@ -384,20 +399,31 @@ mod tests {
     fn bodies_of_all_sorts_become_something_readable() {
         let cases: &[(&str, &[(&str, &str)], Option<&str>)] = &[
             (r#"{"errors":[{"code":"DENIED"}]}"#, &[("DENIED", "")], None),
-            (r#"{"errors":[{"code":"ARTIFACT_LOCKED","message":"locked"}]}"#, &[("ARTIFACT_LOCKED", "locked")], None),
+            (
+                r#"{"errors":[{"code":"ARTIFACT_LOCKED","message":"locked"}]}"#,
+                &[("ARTIFACT_LOCKED", "locked")],
+                None,
+            ),
             (
                 r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"limit","detail":"come back at noon"}]}"#,
                 &[("TOOMANYREQUESTS", "limit: come back at noon")],
                 None,
             ),
-            (r#"{"errors":[{"code":"DENIED","message":"no","detail":{"a":1}}]}"#, &[("DENIED", "no")], None),
+            (
+                r#"{"errors":[{"code":"DENIED","message":"no","detail":{"a":1}}]}"#,
+                &[("DENIED", "no")],
+                None,
+            ),
             ("<html>502</html>", &[], None),
             ("", &[], None),
             ("upstream\nfailed", &[], Some("upstream failed")),
         ];
         for (body, messages, text) in cases {
             let (got, excerpt) = parse_body(body.as_bytes());
-            let got: Vec<_> = got.iter().map(|m| (m.code.as_str(), m.message.as_str())).collect();
+            let got: Vec<_> = got
+                .iter()
+                .map(|m| (m.code.as_str(), m.message.as_str()))
+                .collect();
             assert_eq!((&got[..], excerpt.as_deref()), (*messages, *text), "{body}");
         }
     }
@@ -407,6 +433,9 @@ mod tests {
         let io: std::io::Error = Error::new(Class::DigestMismatch, "wrong bytes").into();
         assert_eq!(io.kind(), std::io::ErrorKind::InvalidData);
         assert_eq!(Error::from_io(io).class(), Class::DigestMismatch);
-        assert_eq!(Error::from_io(std::io::Error::other("disk")).class(), Class::Local);
+        assert_eq!(
+            Error::from_io(std::io::Error::other("disk")).class(),
+            Class::Local
+        );
     }
 }

@@ -42,7 +42,8 @@ impl std::fmt::Display for ManifestName {
 /// A tag, unless it has the form of a digest.
 impl From<&str> for ManifestName {
     fn from(name: &str) -> Self {
-        name.parse().map_or_else(|_| Self::Tag(name.to_owned()), Self::Digest)
+        name.parse()
+            .map_or_else(|_| Self::Tag(name.to_owned()), Self::Digest)
     }
 }
 
@@ -111,9 +112,13 @@ impl Repository {
         let name = name.into();
         match self.fetch(Method::HEAD, &name).await {
             Ok(answer) => Ok(Some(ManifestInfo {
-                digest: answer.header("docker-content-digest").and_then(|digest| digest.parse().ok()),
+                digest: answer
+                    .header("docker-content-digest")
+                    .and_then(|digest| digest.parse().ok()),
                 media_type: answer.header("content-type").map(essence),
-                size: answer.header("content-length").and_then(|length| length.parse().ok()),
+                size: answer
+                    .header("content-length")
+                    .and_then(|length| length.parse().ok()),
             })),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(self.failed(|| format!("look for manifest {name}"))(error)),
@@ -127,7 +132,9 @@ impl Repository {
     #[tracing::instrument(level = "debug", skip_all, fields(repository = %self))]
     pub async fn get_manifest(&self, name: impl Into<ManifestName>) -> Result<Manifest> {
         let name = name.into();
-        self.read_manifest(&name).await.map_err(self.failed(|| format!("read manifest {name}")))
+        self.read_manifest(&name)
+            .await
+            .map_err(self.failed(|| format!("read manifest {name}")))
     }
 
     async fn read_manifest(&self, name: &ManifestName) -> Result<Manifest> {
@@ -136,7 +143,9 @@ impl Repository {
         let promised = match name {
             ManifestName::Digest(digest) => Some(digest.clone()),
             // Another algorithm in the header is no promise that could be checked.
-            ManifestName::Tag(_) => answer.header("docker-content-digest").and_then(|digest| digest.parse().ok()),
+            ManifestName::Tag(_) => answer
+                .header("docker-content-digest")
+                .and_then(|digest| digest.parse().ok()),
         };
         let from = shown(&answer.url);
         let bytes = answer.bytes(MAX_MANIFEST).await?;
@@ -149,16 +158,26 @@ impl Repository {
             .advise("the registry, a mirror or a proxy changes what it stores"));
         }
         let media_type = media_type_of(&bytes, header_type)?;
-        Ok(Manifest { bytes, media_type, digest })
+        Ok(Manifest {
+            bytes,
+            media_type,
+            digest,
+        })
     }
 
     async fn fetch(&self, method: Method, name: &ManifestName) -> Result<Answer> {
         // One header per type would do as well, but some registries read only the first.
-        let accept = [&media_type::MANIFESTS[..], &["application/vnd.docker.distribution.manifest.v1+prettyjws;q=0.1"]]
-            .concat()
-            .join(", ");
+        let accept = [
+            &media_type::MANIFESTS[..],
+            &["application/vnd.docker.distribution.manifest.v1+prettyjws;q=0.1"],
+        ]
+        .concat()
+        .join(", ");
         self.read(matches!(name, ManifestName::Tag(_)), &[200], |route| {
-            Ok(Outgoing::new(method.clone(), route.url(&format!("manifests/{name}"))?).header(ACCEPT, &accept))
+            Ok(
+                Outgoing::new(method.clone(), route.url(&format!("manifests/{name}"))?)
+                    .header(ACCEPT, &accept),
+            )
         })
         .await
     }
@@ -181,12 +200,20 @@ impl Repository {
             .map_err(self.failed(|| format!("write manifest {name}")))
     }
 
-    async fn write_manifest(&self, name: &ManifestName, media_type: &str, bytes: Bytes) -> Result<PutManifest> {
+    async fn write_manifest(
+        &self,
+        name: &ManifestName,
+        media_type: &str,
+        bytes: Bytes,
+    ) -> Result<PutManifest> {
         let digest = Digest::of(&bytes);
         if let ManifestName::Digest(wanted) = name
             && *wanted != digest
         {
-            return Err(Error::new(Class::DigestMismatch, format!("the bytes have digest {digest}")));
+            return Err(Error::new(
+                Class::DigestMismatch,
+                format!("the bytes have digest {digest}"),
+            ));
         }
         let route = self.route()?;
         let outgoing = Outgoing::new(Method::PUT, route.url(&format!("manifests/{name}"))?)
@@ -202,14 +229,19 @@ impl Repository {
             other => other?,
         };
         // A registry that converts what it is given would make every later check by digest fail.
-        let stored = answer.header("docker-content-digest").and_then(|stored| stored.parse::<Digest>().ok());
+        let stored = answer
+            .header("docker-content-digest")
+            .and_then(|stored| stored.parse::<Digest>().ok());
         if let Some(stored) = stored.filter(|stored| *stored != digest) {
             return Err(Error::new(
                 Class::DigestMismatch,
                 format!("the registry stored digest {stored} instead of {digest}"),
             ));
         }
-        Ok(PutManifest { digest, subject_indexed: answer.header("oci-subject").is_some() })
+        Ok(PutManifest {
+            digest,
+            subject_indexed: answer.header("oci-subject").is_some(),
+        })
     }
 
     /// Deletes a manifest (by digest) or only a tag (by tag, where the registry can).
@@ -222,11 +254,14 @@ impl Repository {
         let delete = async {
             let route = self.route()?;
             let url = route.url(&format!("manifests/{name}"))?;
-            self.write(&route, Outgoing::new(Method::DELETE, url), &[200, 202, 204]).await
+            self.write(&route, Outgoing::new(Method::DELETE, url), &[200, 202, 204])
+                .await
         };
         match delete.await {
             Ok(_) => Ok(()),
-            Err(error) => Err(self.failed(|| format!("delete manifest {name}"))(explain_no_delete(error))),
+            Err(error) => Err(self.failed(|| format!("delete manifest {name}"))(
+                explain_no_delete(error),
+            )),
         }
     }
 
@@ -241,8 +276,9 @@ impl Repository {
         }
         let mut all = Vec::new();
         self.pages("tags/list?n=1000", |bytes| {
-            let page: Page = serde_json::from_slice(bytes)
-                .map_err(|error| Error::new(Class::InvalidResponse, "the tag list is no tag list").because(error))?;
+            let page: Page = serde_json::from_slice(bytes).map_err(|error| {
+                Error::new(Class::InvalidResponse, "the tag list is no tag list").because(error)
+            })?;
             all.extend(page.tags.unwrap_or_default());
             Ok(())
         })
@@ -256,9 +292,13 @@ impl Repository {
         let route = self.route()?;
         let mut url = route.url(first)?;
         for _ in 0..MAX_PAGES {
-            let answer = self.ask(&route, Outgoing::new(Method::GET, url.clone()), &[200]).await?;
+            let answer = self
+                .ask(&route, Outgoing::new(Method::GET, url.clone()), &[200])
+                .await?;
             let next = answer.header("link").and_then(next_link);
-            let next = next.map(|link| route.endpoint.follow(&answer.url, &link)).transpose()?;
+            let next = next
+                .map(|link| route.endpoint.follow(&answer.url, &link))
+                .transpose()?;
             page(&answer.bytes(MAX_LIST).await?)?;
             match next {
                 Some(next) if next != url => url = next,
@@ -292,7 +332,12 @@ fn next_link(header: &str) -> Option<String> {
 
 /// A media type without its parameters.
 fn essence(header: &str) -> String {
-    header.split(';').next().unwrap_or(header).trim().to_ascii_lowercase()
+    header
+        .split(';')
+        .next()
+        .unwrap_or(header)
+        .trim()
+        .to_ascii_lowercase()
 }
 
 /// The one media type of a manifest; refuses a document that says two things (CVE-2021-41190).
@@ -310,10 +355,17 @@ fn media_type_of(bytes: &[u8], header: Option<String>) -> Result<String> {
         manifests: Option<serde::de::IgnoredAny>,
     }
     let head: Head = serde_json::from_slice(bytes).map_err(|error| {
-        Error::new(Class::InvalidResponse, "what was sent is no manifest (no JSON object)").because(error)
+        Error::new(
+            Class::InvalidResponse,
+            "what was sent is no manifest (no JSON object)",
+        )
+        .because(error)
     })?;
     if head.manifests.is_some() && (head.layers.is_some() || head.config.is_some()) {
-        return Err(Error::new(Class::InvalidResponse, "the document is both an index and an image"));
+        return Err(Error::new(
+            Class::InvalidResponse,
+            "the document is both an index and an image",
+        ));
     }
     let known = |name: &String| media_type::is_manifest(name) || media_type::is_index(name);
     let header = header.filter(known);
@@ -326,7 +378,10 @@ fn media_type_of(bytes: &[u8], header: Option<String>) -> Result<String> {
         (None, None) if head.schema_version == Some(1) => Ok(media_type::DOCKER_MANIFEST_V1.to_owned()),
         (None, None) if head.manifests.is_some() => Ok(media_type::OCI_INDEX.to_owned()),
         (None, None) if head.layers.is_some() => Ok(media_type::OCI_MANIFEST.to_owned()),
-        (None, None) => Err(Error::new(Class::InvalidResponse, "the document is neither an image nor an index")),
+        (None, None) => Err(Error::new(
+            Class::InvalidResponse,
+            "the document is neither an image nor an index",
+        )),
     }
 }
 
@@ -336,17 +391,49 @@ mod tests {
 
     #[test]
     fn the_media_type_is_found_and_contradictions_are_refused() {
-        let (oci, index, docker) = (media_type::OCI_MANIFEST, media_type::OCI_INDEX, media_type::DOCKER_MANIFEST);
+        let (oci, index, docker) = (
+            media_type::OCI_MANIFEST,
+            media_type::OCI_INDEX,
+            media_type::DOCKER_MANIFEST,
+        );
         let with = |name: &str, rest: &str| format!(r#"{{"schemaVersion":2,"mediaType":"{name}",{rest}}}"#);
         let cases = [
             (with(oci, r#""config":{},"layers":[]"#), Some(oci), Ok(oci)),
-            (with(docker, r#""config":{},"layers":[]"#), Some("application/json"), Ok(docker)),
-            (r#"{"schemaVersion":2,"config":{},"layers":[]}"#.into(), Some(oci), Ok(oci)),
-            (r#"{"schemaVersion":2,"config":{},"layers":[]}"#.into(), None, Ok(oci)),
-            (r#"{"schemaVersion":2,"manifests":[]}"#.into(), Some("text/plain"), Ok(index)),
-            (r#"{"schemaVersion":1,"fsLayers":[]}"#.into(), None, Ok(media_type::DOCKER_MANIFEST_V1)),
-            (with(oci, r#""config":{},"layers":[]"#), Some(index), Err("the registry says")),
-            (with(oci, r#""manifests":[],"layers":[]"#), Some(oci), Err("both an index and an image")),
+            (
+                with(docker, r#""config":{},"layers":[]"#),
+                Some("application/json"),
+                Ok(docker),
+            ),
+            (
+                r#"{"schemaVersion":2,"config":{},"layers":[]}"#.into(),
+                Some(oci),
+                Ok(oci),
+            ),
+            (
+                r#"{"schemaVersion":2,"config":{},"layers":[]}"#.into(),
+                None,
+                Ok(oci),
+            ),
+            (
+                r#"{"schemaVersion":2,"manifests":[]}"#.into(),
+                Some("text/plain"),
+                Ok(index),
+            ),
+            (
+                r#"{"schemaVersion":1,"fsLayers":[]}"#.into(),
+                None,
+                Ok(media_type::DOCKER_MANIFEST_V1),
+            ),
+            (
+                with(oci, r#""config":{},"layers":[]"#),
+                Some(index),
+                Err("the registry says"),
+            ),
+            (
+                with(oci, r#""manifests":[],"layers":[]"#),
+                Some(oci),
+                Err("both an index and an image"),
+            ),
             ("<html>".into(), None, Err("no manifest")),
             ("{}".into(), None, Err("neither")),
         ];
@@ -363,7 +450,10 @@ mod tests {
     #[test]
     fn the_next_page_is_found_in_a_link_header() {
         for (header, expected) in [
-            ("</v2/a/tags/list?n=1&last=x>; rel=\"next\"", Some("/v2/a/tags/list?n=1&last=x")),
+            (
+                "</v2/a/tags/list?n=1&last=x>; rel=\"next\"",
+                Some("/v2/a/tags/list?n=1&last=x"),
+            ),
             ("<a>; rel=prev, <b>; rel=next", Some("b")),
             ("<a>; rel=\"last\"", None),
             ("", None),
@@ -375,7 +465,10 @@ mod tests {
     #[test]
     fn names_that_look_like_digests_are_digests() {
         let digest = Digest::of(b"x");
-        assert_eq!(ManifestName::from(digest.as_str()), ManifestName::Digest(digest.clone()));
+        assert_eq!(
+            ManifestName::from(digest.as_str()),
+            ManifestName::Digest(digest.clone())
+        );
         assert_eq!(ManifestName::from("1.4"), ManifestName::Tag("1.4".into()));
         let pinned: Reference = format!("r.example.com/a:1@{digest}").parse().unwrap();
         assert_eq!(ManifestName::from(&pinned), ManifestName::Digest(digest));

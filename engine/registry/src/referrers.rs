@@ -18,11 +18,18 @@ impl Repository {
     /// Descriptors of the manifests whose `subject` is `subject`, all or those of one artifact type.
     #[tracing::instrument(level = "debug", skip_all, fields(repository = %self, %subject))]
     pub async fn referrers(&self, subject: &Digest, artifact_type: Option<&str>) -> Result<Vec<Descriptor>> {
-        let mut all =
-            self.list_referrers(subject).await.map_err(self.failed(|| format!("list referrers of {subject}")))?;
+        let mut all = self
+            .list_referrers(subject)
+            .await
+            .map_err(self.failed(|| format!("list referrers of {subject}")))?;
         // Filtering there is optional for registries, and its header is often forgotten: it is done here.
         if let Some(wanted) = artifact_type {
-            all.retain(|descriptor| descriptor.artifact_type().as_ref().is_some_and(|own| own.to_string() == wanted));
+            all.retain(|descriptor| {
+                descriptor
+                    .artifact_type()
+                    .as_ref()
+                    .is_some_and(|own| own.to_string() == wanted)
+            });
         }
         Ok(all)
     }
@@ -38,8 +45,17 @@ impl Repository {
         match listed {
             Ok(()) => Ok(all),
             // Without the API, a registry answers as to any path that it does not know.
-            Err(error) if matches!(error.class(), Class::NotFound | Class::Unsupported | Class::Invalid) => {
-                Ok(self.fallback(subject).await?.map(|index| index.manifests().clone()).unwrap_or_default())
+            Err(error)
+                if matches!(
+                    error.class(),
+                    Class::NotFound | Class::Unsupported | Class::Invalid
+                ) =>
+            {
+                Ok(self
+                    .fallback(subject)
+                    .await?
+                    .map(|index| index.manifests().clone())
+                    .unwrap_or_default())
             }
             Err(error) => Err(error),
         }
@@ -62,29 +78,50 @@ impl Repository {
     /// # Errors
     /// [`Class::Invalid`] if the document has another subject or none.
     #[tracing::instrument(level = "debug", skip_all, fields(repository = %self, %subject))]
-    pub async fn attach(&self, subject: &Digest, media_type: &str, bytes: impl Into<bytes::Bytes>) -> Result<Digest> {
+    pub async fn attach(
+        &self,
+        subject: &Digest,
+        media_type: &str,
+        bytes: impl Into<bytes::Bytes>,
+    ) -> Result<Digest> {
         let bytes = bytes.into();
         self.attach_manifest(subject, media_type, bytes)
             .await
             .map_err(self.failed(|| format!("attach a manifest to {subject}")))
     }
 
-    async fn attach_manifest(&self, subject: &Digest, media_type: &str, bytes: bytes::Bytes) -> Result<Digest> {
+    async fn attach_manifest(
+        &self,
+        subject: &Digest,
+        media_type: &str,
+        bytes: bytes::Bytes,
+    ) -> Result<Digest> {
         let head: Head = serde_json::from_slice(&bytes)
             .map_err(|error| Error::new(Class::Invalid, "the document is no manifest").because(error))?;
         if head.subject.as_ref().is_none_or(|own| own.digest != *subject) {
-            return Err(Error::new(Class::Invalid, "the document does not have this subject"));
+            return Err(Error::new(
+                Class::Invalid,
+                "the document does not have this subject",
+            ));
         }
         let size = bytes.len();
-        let put = self.put_manifest(ManifestName::Digest(Digest::of(&bytes)), media_type, bytes).await?;
+        let put = self
+            .put_manifest(ManifestName::Digest(Digest::of(&bytes)), media_type, bytes)
+            .await?;
         if put.subject_indexed {
             return Ok(put.digest);
         }
         let mut manifests: Vec<serde_json::Value> = match self.fallback(subject).await? {
-            Some(index) => index.manifests().iter().filter_map(|d| serde_json::to_value(d).ok()).collect(),
+            Some(index) => index
+                .manifests()
+                .iter()
+                .filter_map(|d| serde_json::to_value(d).ok())
+                .collect(),
             None => Vec::new(),
         };
-        let known = |entry: &serde_json::Value| entry.get("digest").and_then(|d| d.as_str()) == Some(put.digest.as_str());
+        let known = |entry: &serde_json::Value| {
+            entry.get("digest").and_then(|d| d.as_str()) == Some(put.digest.as_str())
+        };
         if !manifests.iter().any(known) {
             let artifact_type = head.artifact_type.or(head.config.map(|config| config.media_type));
             let mut entry = serde_json::json!({
@@ -94,10 +131,15 @@ impl Repository {
                 entry.insert("annotations".to_owned(), annotations);
             }
             manifests.push(entry);
-            let index = Index { schema_version: 2, media_type: media_type::OCI_INDEX, manifests };
+            let index = Index {
+                schema_version: 2,
+                media_type: media_type::OCI_INDEX,
+                manifests,
+            };
             let bytes = serde_json::to_vec(&index)
                 .map_err(|error| Error::new(Class::Invalid, "the index cannot be written").because(error))?;
-            self.put_manifest(fallback_tag(subject), media_type::OCI_INDEX, bytes).await?;
+            self.put_manifest(fallback_tag(subject), media_type::OCI_INDEX, bytes)
+                .await?;
         }
         Ok(put.digest)
     }
@@ -136,6 +178,7 @@ fn fallback_tag(subject: &Digest) -> String {
 }
 
 fn parse_index(bytes: &[u8]) -> Result<ImageIndex> {
-    serde_json::from_slice(bytes)
-        .map_err(|error| Error::new(Class::InvalidResponse, "the list of referrers is no image index").because(error))
+    serde_json::from_slice(bytes).map_err(|error| {
+        Error::new(Class::InvalidResponse, "the list of referrers is no image index").because(error)
+    })
 }

@@ -37,10 +37,16 @@ impl Registries {
     /// # Errors
     /// [`crate::Class::Invalid`] or [`crate::Class::Tls`] when a host's settings cannot be used (a broken CA or key).
     pub fn new(mut config: Config) -> Result<Self> {
-        config.hosts = config.hosts.into_iter().map(|(name, host)| (canonical(&name).to_owned(), host)).collect();
+        config.hosts = config
+            .hosts
+            .into_iter()
+            .map(|(name, host)| (canonical(&name).to_owned(), host))
+            .collect();
         let registries = Self {
             inner: Arc::new(Inner {
-                wire: Wire { retry: config.retry.clone() },
+                wire: Wire {
+                    retry: config.retry.clone(),
+                },
                 config,
                 memory: Memory::default(),
                 endpoints: Mutex::default(),
@@ -66,11 +72,16 @@ impl Registries {
     /// The host's clients, made on first use.
     pub(crate) fn endpoint(&self, name: &str) -> Result<Arc<Endpoint>> {
         let name = canonical(name);
-        let mut endpoints = self.inner.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut endpoints = self
+            .inner
+            .endpoints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(endpoint) = endpoints.get(name) {
             return Ok(endpoint.clone());
         }
-        let endpoint = Arc::new(Endpoint::new(name, &self.inner.config).map_err(|error| error.at(name, None))?);
+        let endpoint =
+            Arc::new(Endpoint::new(name, &self.inner.config).map_err(|error| error.at(name, None))?);
         endpoints.insert(name.to_owned(), endpoint.clone());
         Ok(endpoint)
     }
@@ -90,7 +101,9 @@ impl Registries {
 
 impl fmt::Debug for Registries {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Registries").field("config", &self.inner.config).finish_non_exhaustive()
+        f.debug_struct("Registries")
+            .field("config", &self.inner.config)
+            .finish_non_exhaustive()
     }
 }
 

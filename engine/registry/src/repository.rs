@@ -48,7 +48,12 @@ impl Route {
 
 impl Repository {
     pub(crate) fn new(registries: Registries, registry: &str, name: &str, mirrored: bool) -> Self {
-        Self { registries, registry: registry.to_owned(), name: name.to_owned(), mirrored }
+        Self {
+            registries,
+            registry: registry.to_owned(),
+            name: name.to_owned(),
+            mirrored,
+        }
     }
 
     /// The registry's host and port as in references.
@@ -63,22 +68,39 @@ impl Repository {
 
     /// The registry itself: for writes, and for reads of what was just written.
     pub(crate) fn route(&self) -> Result<Route> {
-        Ok(Route { endpoint: self.registries.endpoint(&self.registry)?, path: self.name.clone(), namespace: None })
+        Ok(Route {
+            endpoint: self.registries.endpoint(&self.registry)?,
+            path: self.name.clone(),
+            namespace: None,
+        })
     }
 
     /// All ways to read, in order; the registry itself last. `by_tag`: only those whose tags are believed.
     pub(crate) fn routes(&self, by_tag: bool) -> Result<Vec<Route>> {
         let mut routes = Vec::new();
-        let mirrors = self.registries.config().hosts.get(&self.registry).filter(|_| self.mirrored);
+        let mirrors = self
+            .registries
+            .config()
+            .hosts
+            .get(&self.registry)
+            .filter(|_| self.mirrored);
         for mirror in mirrors.iter().flat_map(|host| &host.mirrors) {
             if by_tag && !mirror.tags {
                 continue;
             }
             let (host, prefix) = mirror.host.split_once('/').unwrap_or((&mirror.host, ""));
             let prefix = prefix.trim_matches('/');
-            let path = if prefix.is_empty() { self.name.clone() } else { format!("{prefix}/{}", self.name) };
+            let path = if prefix.is_empty() {
+                self.name.clone()
+            } else {
+                format!("{prefix}/{}", self.name)
+            };
             let endpoint = self.registries.endpoint(host)?;
-            routes.push(Route { endpoint, path, namespace: Some(self.registry.clone()) });
+            routes.push(Route {
+                endpoint,
+                path,
+                namespace: Some(self.registry.clone()),
+            });
         }
         routes.push(self.route()?);
         Ok(routes)
@@ -111,7 +133,15 @@ impl Repository {
     /// Reads from one route.
     pub(crate) async fn ask(&self, route: &Route, outgoing: Outgoing, accepted: &[u16]) -> Result<Answer> {
         let scopes = Scopes::repository(&route.path, &["pull"]);
-        self.registries.send(Call { route, outgoing, scopes }).await?.expect(accepted).await
+        self.registries
+            .send(Call {
+                route,
+                outgoing,
+                scopes,
+            })
+            .await?
+            .expect(accepted)
+            .await
     }
 
     /// Sends a request that changes the repository.
@@ -121,12 +151,23 @@ impl Repository {
             _ => &["pull", "push"],
         };
         let scopes = Scopes::repository(&route.path, actions);
-        self.registries.send(Call { route, outgoing, scopes }).await?.expect(accepted).await
+        self.registries
+            .send(Call {
+                route,
+                outgoing,
+                scopes,
+            })
+            .await?
+            .expect(accepted)
+            .await
     }
 
     /// The same repository without its mirrors: whether something is there to be built upon, a mirror cannot say.
     pub(crate) fn direct(&self) -> Self {
-        Self { mirrored: false, ..self.clone() }
+        Self {
+            mirrored: false,
+            ..self.clone()
+        }
     }
 
     /// Puts the place and the deed into an error.
@@ -135,8 +176,12 @@ impl Repository {
             let class = error.class();
             let error = error.doing(action()).at(&self.registry, Some(&self.name));
             match class {
-                Class::NotFound => error.advise_if_none(|| format!("check the name {self} and that it was pushed")),
-                Class::Server => error.advise_if_none(|| "the registry itself fails; its log says more".to_owned()),
+                Class::NotFound => {
+                    error.advise_if_none(|| format!("check the name {self} and that it was pushed"))
+                }
+                Class::Server => {
+                    error.advise_if_none(|| "the registry itself fails; its log says more".to_owned())
+                }
                 _ => error,
             }
         }

@@ -1,7 +1,9 @@
 //! From a name and a platform to an image: manifest, config, layers.
 
 use bytes::Bytes;
-use slipway_oci::{Descriptor, Digest, ImageConfig, ImageIndex, ImageManifest, Platform, Reference, media_type};
+use slipway_oci::{
+    Descriptor, Digest, ImageConfig, ImageIndex, ImageManifest, Platform, Reference, media_type,
+};
 
 use crate::{
     error::{Class, Error, Result},
@@ -74,10 +76,16 @@ async fn find(
     let mut descriptors = Vec::new();
     while media_type::is_index(&manifest.media_type) {
         if descriptors.len() >= MAX_DEPTH {
-            return Err(Error::new(Class::Unsupported, "its indexes are nested too deeply"));
+            return Err(Error::new(
+                Class::Unsupported,
+                "its indexes are nested too deeply",
+            ));
         }
         let index: ImageIndex = parse(&manifest.bytes, "image index")?;
-        let chosen = platform.choose(&index).ok_or_else(|| no_such_platform(platform, &index))?.clone();
+        let chosen = platform
+            .choose(&index)
+            .ok_or_else(|| no_such_platform(platform, &index))?
+            .clone();
         index_digest.get_or_insert(manifest.digest);
         let digest = digest_of(&chosen)?;
         manifest = repository.get_manifest(&digest).await?;
@@ -93,17 +101,36 @@ async fn read_image(
     index_digest: Option<Digest>,
     descriptors: Vec<Descriptor>,
 ) -> Result<ResolvedImage> {
-    let Manifest { bytes: manifest_bytes, media_type, digest: manifest_digest } = found;
+    let Manifest {
+        bytes: manifest_bytes,
+        media_type,
+        digest: manifest_digest,
+    } = found;
     if media_type == media_type::DOCKER_MANIFEST_V1 {
-        return Err(Error::new(Class::Unsupported, "it is stored in Docker's schema 1, which ended in 2017").advise(
-            "pull it with an old docker and push it again, or take a newer tag of the image",
-        ));
+        return Err(Error::new(
+            Class::Unsupported,
+            "it is stored in Docker's schema 1, which ended in 2017",
+        )
+        .advise("pull it with an old docker and push it again, or take a newer tag of the image"));
     }
-    let manifest: ImageManifest = parse(&manifest_bytes, "image manifest")?;
+    let mut document: serde_json::Value = parse(&manifest_bytes, "image manifest")?;
+    // Docker and BuildKit write `"layers": null` for an image without layers; the specification has a list.
+    if let Some(layers) = document.get_mut("layers").filter(|layers| layers.is_null()) {
+        *layers = serde_json::Value::Array(Vec::new());
+    }
+    let manifest: ImageManifest = serde_json::from_value(document).map_err(|error| {
+        Error::new(Class::InvalidResponse, "its image manifest cannot be read").because(error)
+    })?;
     let config_type = manifest.config().media_type().to_string();
     if !media_type::is_config(&config_type) {
-        let kind = manifest.artifact_type().as_ref().map_or(config_type, ToString::to_string);
-        return Err(Error::new(Class::Unsupported, format!("it is no container image but an artifact of type {kind}")));
+        let kind = manifest
+            .artifact_type()
+            .as_ref()
+            .map_or(config_type, ToString::to_string);
+        return Err(Error::new(
+            Class::Unsupported,
+            format!("it is no container image but an artifact of type {kind}"),
+        ));
     }
     let config_digest = digest_of(manifest.config())?;
     let config_bytes = repository.read_blob(&config_digest, MAX_CONFIG).await?;
@@ -131,13 +158,19 @@ async fn read_image(
 }
 
 fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T> {
-    serde_json::from_slice(bytes)
-        .map_err(|error| Error::new(Class::InvalidResponse, format!("its {what} cannot be read")).because(error))
+    serde_json::from_slice(bytes).map_err(|error| {
+        Error::new(Class::InvalidResponse, format!("its {what} cannot be read")).because(error)
+    })
 }
 
 fn digest_of(descriptor: &Descriptor) -> Result<Digest> {
-    Digest::try_from(descriptor.digest())
-        .map_err(|error| Error::new(Class::Unsupported, "it names its parts in a way that is not supported").because(error))
+    Digest::try_from(descriptor.digest()).map_err(|error| {
+        Error::new(
+            Class::Unsupported,
+            "it names its parts in a way that is not supported",
+        )
+        .because(error)
+    })
 }
 
 fn no_such_platform(platform: &Platform, index: &ImageIndex) -> Error {
@@ -150,7 +183,11 @@ fn no_such_platform(platform: &Platform, index: &ImageIndex) -> Error {
         .collect();
     offered.sort();
     offered.dedup();
-    let offered = if offered.is_empty() { "nothing for any platform".to_owned() } else { offered.join(", ") };
+    let offered = if offered.is_empty() {
+        "nothing for any platform".to_owned()
+    } else {
+        offered.join(", ")
+    };
     Error::new(Class::NotFound, format!("it has nothing for {platform}"))
         .advise(format!("it is there for: {offered}"))
 }

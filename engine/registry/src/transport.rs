@@ -57,7 +57,13 @@ pub(crate) struct Outgoing {
 
 impl Outgoing {
     pub(crate) fn new(method: Method, url: Url) -> Self {
-        Self { method, url, headers: HeaderMap::new(), payload: Payload::Empty, repeatable: true }
+        Self {
+            method,
+            url,
+            headers: HeaderMap::new(),
+            payload: Payload::Empty,
+            repeatable: true,
+        }
     }
 
     pub(crate) fn with_bytes(mut self, bytes: Bytes) -> Self {
@@ -112,7 +118,11 @@ impl Answer {
 
     /// `Ok` if the status is one of `accepted`.
     pub(crate) async fn expect(self, accepted: &[u16]) -> Result<Self> {
-        if accepted.contains(&self.status().as_u16()) { Ok(self) } else { Err(self.into_error().await) }
+        if accepted.contains(&self.status().as_u16()) {
+            Ok(self)
+        } else {
+            Err(self.into_error().await)
+        }
     }
 
     /// The body, at most `limit` bytes of it.
@@ -127,12 +137,18 @@ impl Answer {
         let host = self.url.host_str().unwrap_or_default().to_owned();
         let mut redact = self.redact;
         let credential = self.credential;
-        let body = read_limited(self.response, MAX_ERROR_BODY, Duration::from_secs(10)).await.unwrap_or_default();
+        let body = read_limited(self.response, MAX_ERROR_BODY, Duration::from_secs(10))
+            .await
+            .unwrap_or_default();
         let (mut messages, excerpt) = parse_body(&body);
         redact.retain(|secret| !secret.is_empty());
         let clean = |text: &str| {
-            let text = redact.iter().fold(text.to_owned(), |text, secret| secret.redact(&text));
-            credential.as_ref().map_or(text.clone(), |credential| credential.redact(&text))
+            let text = redact
+                .iter()
+                .fold(text.to_owned(), |text, secret| secret.redact(&text));
+            credential
+                .as_ref()
+                .map_or(text.clone(), |credential| credential.redact(&text))
         };
         for message in &mut messages {
             message.message = clean(&message.message);
@@ -160,7 +176,9 @@ impl Answer {
             None => format!("{host} answered {}", status.as_u16()),
         };
         let reason = excerpt.map_or(reason.clone(), |text| format!("{reason}, \"{}\"", clean(&text)));
-        let error = Error::new(class, reason).answered(status.as_u16(), messages).after(retry_after);
+        let error = Error::new(class, reason)
+            .answered(status.as_u16(), messages)
+            .after(retry_after);
         match class {
             Class::Denied => match &credential {
                 Some(credential) => error.advise(format!(
@@ -172,7 +190,9 @@ impl Answer {
             },
             Class::RateLimited => match (retry_after, &credential) {
                 (Some(wait), _) => error.advise(format!("it may be tried again in {} s", wait.as_secs())),
-                (None, None) => error.advise("limits are often higher with credentials; give some, or use a mirror"),
+                (None, None) => {
+                    error.advise("limits are often higher with credentials; give some, or use a mirror")
+                }
                 (None, Some(_)) => error,
             },
             _ => error,
@@ -187,7 +207,11 @@ impl Registries {
         let endpoint = &*call.route.endpoint;
         let config = self.config();
         let credential = config.credentials.find(&endpoint.name, &call.route.path).await?;
-        let identity = Identity { endpoint, credential: credential.as_deref(), wanted: &call.scopes };
+        let identity = Identity {
+            endpoint,
+            credential: credential.as_deref(),
+            wanted: &call.scopes,
+        };
         let mut outgoing = call.outgoing;
         let mut redact = Vec::new();
         let mut redirects = 0;
@@ -200,10 +224,14 @@ impl Registries {
             let mut sent = None;
             // CVE-2020-15157: what the registry may see, the host that it points to may not.
             if at_home
-                && let Some(authorization) =
-                    self.memory().authorize(self.wire(), &identity, refused.as_ref()).await?
+                && let Some(authorization) = self
+                    .memory()
+                    .authorize(self.wire(), &identity, refused.as_ref())
+                    .await?
             {
-                outgoing.headers.insert(http::header::AUTHORIZATION, authorization.header);
+                outgoing
+                    .headers
+                    .insert(http::header::AUTHORIZATION, authorization.header);
                 sent = Some(authorization.secret);
             }
             let response = self.wire().exchange(endpoint, &outgoing).await?;
@@ -218,7 +246,12 @@ impl Registries {
                     refused = sent;
                     continue;
                 }
-                return Err(auth::refused(&config.credentials, &identity, &call.route.path, &challenges));
+                return Err(auth::refused(
+                    &config.credentials,
+                    &identity,
+                    &call.route.path,
+                    &challenges,
+                ));
             }
             // Some registries hide from strangers what they would show to us, without asking who we are.
             let hidden = matches!(status, StatusCode::FORBIDDEN | StatusCode::NOT_FOUND);
@@ -232,7 +265,10 @@ impl Registries {
             if let Some(next) = redirect(endpoint, &outgoing, &response)? {
                 redirects += 1;
                 if redirects > MAX_REDIRECTS {
-                    return Err(Error::new(Class::InvalidResponse, "the registry redirects in circles"));
+                    return Err(Error::new(
+                        Class::InvalidResponse,
+                        "the registry redirects in circles",
+                    ));
                 }
                 tracing::debug!(to = %shown(&next), "redirected");
                 outgoing.url = next;
@@ -249,10 +285,17 @@ impl Registries {
     }
 
     async fn learn_from_ping(&self, identity: &Identity<'_>) -> Result<bool> {
-        let Ok(url) = identity.endpoint.base.join("v2/") else { return Ok(false) };
-        let response = self.wire().exchange(identity.endpoint, &Outgoing::new(Method::GET, url)).await?;
+        let Ok(url) = identity.endpoint.base.join("v2/") else {
+            return Ok(false);
+        };
+        let response = self
+            .wire()
+            .exchange(identity.endpoint, &Outgoing::new(Method::GET, url))
+            .await?;
         Ok(response.status() == StatusCode::UNAUTHORIZED
-            && self.memory().learn(identity, &auth::challenge::parse(response.headers())))
+            && self
+                .memory()
+                .learn(identity, &auth::challenge::parse(response.headers())))
     }
 }
 
@@ -272,7 +315,10 @@ fn redirect(endpoint: &Endpoint, outgoing: &Outgoing, response: &reqwest::Respon
 }
 
 pub(crate) fn bad_location() -> Error {
-    Error::new(Class::InvalidResponse, "the registry answered with a Location that is no URL")
+    Error::new(
+        Class::InvalidResponse,
+        "the registry answered with a Location that is no URL",
+    )
 }
 
 /// A URL for people: no query (signatures, upload state), no user.

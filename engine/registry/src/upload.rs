@@ -73,7 +73,10 @@ impl BlobSource {
     fn payload(&self, size: u64) -> Payload {
         match self {
             Self::Bytes(bytes) => Payload::Bytes(bytes.clone()),
-            _ => Payload::Stream { size, open: self.open() },
+            _ => Payload::Stream {
+                size,
+                open: self.open(),
+            },
         }
     }
 }
@@ -132,7 +135,13 @@ impl Repository {
             .map_err(self.failed(|| format!("upload blob {digest}")))
     }
 
-    async fn upload(&self, digest: &Digest, size: u64, source: &BlobSource, options: &PutOptions) -> Result<Put> {
+    async fn upload(
+        &self,
+        digest: &Digest,
+        size: u64,
+        source: &BlobSource,
+        options: &PutOptions,
+    ) -> Result<Put> {
         if !options.known_absent && self.direct().blob_size(digest).await?.is_some() {
             return Ok(Put::Present);
         }
@@ -152,7 +161,8 @@ impl Repository {
                 Err(error) => tracing::debug!(%from, %error, "not mounted"),
             }
         }
-        self.send_blob(&route, session, digest, size, source, options.chunked).await?;
+        self.send_blob(&route, session, digest, size, source, options.chunked)
+            .await?;
         Ok(Put::Uploaded)
     }
 
@@ -198,13 +208,21 @@ impl Repository {
             if matches!(self.direct().blob_size(digest).await, Ok(Some(_))) {
                 return Ok(());
             }
-            let Some(delay) = backoff.next(retry.attempts, error.retry_after()) else { return Err(error) };
+            let Some(delay) = backoff.next(retry.attempts, error.retry_after()) else {
+                return Err(error);
+            };
             tracing::debug!(%digest, reason = %error, "upload failed, starting it again");
             tokio::time::sleep(delay).await;
         }
     }
 
-    async fn send_chunks(&self, route: &Route, session: Session, digest: &Digest, source: &BlobSource) -> Result<()> {
+    async fn send_chunks(
+        &self,
+        route: &Route,
+        session: Session,
+        digest: &Digest,
+        source: &BlobSource,
+    ) -> Result<()> {
         let mut upload = BlobUpload::resume(self.clone(), route.clone(), session).for_digest(digest.clone());
         let mut stream = source.open()().await?;
         while let Some(bytes) = stream.try_next().await.map_err(Error::from_io)? {
@@ -221,7 +239,10 @@ impl Repository {
     pub async fn mount_blob(&self, digest: &Digest, from: &Repository) -> Result<bool> {
         let mount = async {
             if from.registry() != self.registry() {
-                return Err(Error::new(Class::Unsupported, "blobs are mounted only within one registry"));
+                return Err(Error::new(
+                    Class::Unsupported,
+                    "blobs are mounted only within one registry",
+                ));
             }
             let route = self.route()?;
             match self.open_session(&route, Some((digest, from))).await? {
@@ -232,13 +253,18 @@ impl Repository {
                 }
             }
         };
-        mount.await.map_err(self.failed(|| format!("mount blob {digest} from {}", from.name())))
+        mount
+            .await
+            .map_err(self.failed(|| format!("mount blob {digest} from {}", from.name())))
     }
 
     pub(crate) async fn session(&self, route: &Route) -> Result<Session> {
         match self.open_session(route, None).await? {
             Opened::Session(session) => Ok(session),
-            Opened::Mounted => Err(Error::new(Class::InvalidResponse, "the registry has opened no upload")),
+            Opened::Mounted => Err(Error::new(
+                Class::InvalidResponse,
+                "the registry has opened no upload",
+            )),
         }
     }
 
@@ -247,17 +273,34 @@ impl Repository {
         let mut url = route.url("blobs/uploads/")?;
         let mut scopes = Scopes::repository(&route.path, &["pull", "push"]);
         if let Some((digest, from)) = mount {
-            url.query_pairs_mut().append_pair("mount", digest.as_str()).append_pair("from", from.name());
+            url.query_pairs_mut()
+                .append_pair("mount", digest.as_str())
+                .append_pair("from", from.name());
             // Without the right to read the other repository in the same token, Docker Hub refuses.
             scopes = scopes.merged(&Scopes::repository(from.name(), &["pull"]));
         }
         let outgoing = Outgoing::new(Method::POST, url);
-        let answer = self.registries.send(Call { route, outgoing, scopes }).await?.expect(&[201, 202]).await?;
+        let answer = self
+            .registries
+            .send(Call {
+                route,
+                outgoing,
+                scopes,
+            })
+            .await?
+            .expect(&[201, 202])
+            .await?;
         if mount.is_some() && answer.status().as_u16() == 201 {
             return Ok(Opened::Mounted);
         }
-        let min_chunk = answer.header("oci-chunk-min-length").and_then(|n| n.trim().parse().ok()).unwrap_or(0);
-        Ok(Opened::Session(Session { url: location(route, &answer)?, min_chunk }))
+        let min_chunk = answer
+            .header("oci-chunk-min-length")
+            .and_then(|n| n.trim().parse().ok())
+            .unwrap_or(0);
+        Ok(Opened::Session(Session {
+            url: location(route, &answer)?,
+            min_chunk,
+        }))
     }
 
     /// `PUT <session>?digest=…`, with all bytes or after the last chunk.
@@ -275,11 +318,14 @@ impl Repository {
             .with_payload(payload)
             .once();
         let answer = self.write(route, outgoing, &[200, 201, 204]).await?;
-        let stored = answer.header("docker-content-digest").and_then(|stored| stored.parse::<Digest>().ok());
+        let stored = answer
+            .header("docker-content-digest")
+            .and_then(|stored| stored.parse::<Digest>().ok());
         match stored.filter(|stored| stored != digest) {
-            Some(stored) => {
-                Err(Error::new(Class::DigestMismatch, format!("the registry has stored digest {stored} instead")))
-            }
+            Some(stored) => Err(Error::new(
+                Class::DigestMismatch,
+                format!("the registry has stored digest {stored} instead"),
+            )),
             None => Ok(()),
         }
     }
@@ -288,14 +334,24 @@ impl Repository {
     pub(crate) async fn cancel(&self, route: &Route, session: Session) {
         let outgoing = Outgoing::new(Method::DELETE, session.url).once();
         let scopes = Scopes::repository(&route.path, &["pull", "push"]);
-        let _ = self.registries.send(Call { route, outgoing, scopes }).await;
+        let _ = self
+            .registries
+            .send(Call {
+                route,
+                outgoing,
+                scopes,
+            })
+            .await;
     }
 }
 
 /// Where an upload goes on.
 pub(crate) fn location(route: &Route, answer: &Answer) -> Result<Url> {
     let text = answer.header("location").ok_or_else(|| {
-        Error::new(Class::InvalidResponse, "the registry does not say where to upload to (no Location)")
+        Error::new(
+            Class::InvalidResponse,
+            "the registry does not say where to upload to (no Location)",
+        )
     })?;
     if text.is_empty() {
         return Err(bad_location());

@@ -39,7 +39,9 @@ pub(crate) fn parse(headers: &HeaderMap) -> Vec<Challenge> {
             if challenge.scheme.eq_ignore_ascii_case("basic") {
                 found.push(Challenge::Basic);
             } else if challenge.scheme.eq_ignore_ascii_case("bearer") {
-                let Some(realm) = param("realm").and_then(|realm| Url::parse(&realm).ok()) else { continue };
+                let Some(realm) = param("realm").and_then(|realm| Url::parse(&realm).ok()) else {
+                    continue;
+                };
                 found.push(Challenge::Bearer {
                     realm,
                     service: param("service"),
@@ -66,7 +68,10 @@ impl Scopes {
         let mut all = Self::default();
         for scope in text.split_whitespace() {
             let (resource, actions) = scope.rsplit_once(':').unwrap_or((scope, ""));
-            let actions = actions.split(',').filter(|action| !action.is_empty()).map(ToOwned::to_owned);
+            let actions = actions
+                .split(',')
+                .filter(|action| !action.is_empty())
+                .map(ToOwned::to_owned);
             all.0.entry(resource.to_owned()).or_default().extend(actions);
         }
         all
@@ -76,7 +81,10 @@ impl Scopes {
     pub(crate) fn merged(&self, other: &Self) -> Self {
         let mut all = self.clone();
         for (resource, actions) in &other.0 {
-            all.0.entry(resource.clone()).or_default().extend(actions.iter().cloned());
+            all.0
+                .entry(resource.clone())
+                .or_default()
+                .extend(actions.iter().cloned());
         }
         all
     }
@@ -101,7 +109,10 @@ mod tests {
     use super::*;
 
     fn headers(values: &[&str]) -> HeaderMap {
-        values.iter().map(|value| (WWW_AUTHENTICATE, value.parse().unwrap())).collect()
+        values
+            .iter()
+            .map(|value| (WWW_AUTHENTICATE, value.parse().unwrap()))
+            .collect()
     }
 
     #[test]
@@ -115,15 +126,22 @@ mod tests {
         let cases: &[(&[&str], Vec<Challenge>)] = &[
             (&["Basic realm=\"x\""], vec![Challenge::Basic]),
             (
-                &["Bearer realm=\"https://auth.example.com/token\",service=\"registry\",scope=\"repository:a/b:pull,push\""],
+                &[
+                    "Bearer realm=\"https://auth.example.com/token\",service=\"registry\",scope=\"repository:a/b:pull,push\"",
+                ],
                 vec![bearer("repository:a/b:push,pull", None)],
             ),
             (
-                &["bearer Realm=\"https://auth.example.com/token\", service=registry, error=\"insufficient_scope\""],
+                &[
+                    "bearer Realm=\"https://auth.example.com/token\", service=registry, error=\"insufficient_scope\"",
+                ],
                 vec![bearer("", Some("insufficient_scope"))],
             ),
             (
-                &["Negotiate", "Basic realm=\"a\", Bearer realm=\"https://auth.example.com/token\", service=\"registry\""],
+                &[
+                    "Negotiate",
+                    "Basic realm=\"a\", Bearer realm=\"https://auth.example.com/token\", service=\"registry\"",
+                ],
                 vec![Challenge::Basic, bearer("", None)],
             ),
             (&["Bearer realm=\"not a url\""], vec![]),

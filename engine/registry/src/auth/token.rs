@@ -48,7 +48,9 @@ pub(super) async fn fetch(wire: &Wire, identity: &Identity<'_>, request: &Reques
         _ => plain_request(request),
     };
     if let Some(Kind::Basic { username, password }) = identity.credential.map(|credential| &credential.kind) {
-        outgoing.headers.insert(http::header::AUTHORIZATION, basic(username, password)?.header);
+        outgoing
+            .headers
+            .insert(http::header::AUTHORIZATION, basic(username, password)?.header);
     }
     let started = Instant::now();
     // A token service is another host than the registry, so it never sees the client certificate.
@@ -57,36 +59,62 @@ pub(super) async fn fetch(wire: &Wire, identity: &Identity<'_>, request: &Reques
         .await
         .map_err(|error| error.while_doing(format!("get a token from {service}")))?;
     let status = response.status();
-    let redact = |text: &str| identity.credential.map_or_else(|| text.to_owned(), |c| c.redact(text));
+    let redact = |text: &str| {
+        identity
+            .credential
+            .map_or_else(|| text.to_owned(), |c| c.redact(text))
+    };
     let body = read_limited(response, MAX_ANSWER, wire.retry.stall_timeout).await?;
     if !status.is_success() {
         let (mut messages, excerpt) = parse_body(&body);
         for message in &mut messages {
             message.message = redact(&message.message);
         }
-        let text = excerpt.map(|text| format!(" ({})", redact(&text))).unwrap_or_default();
+        let text = excerpt
+            .map(|text| format!(" ({})", redact(&text)))
+            .unwrap_or_default();
         return Err(match (status.as_u16(), identity.credential) {
             (400 | 401 | 403, Some(credential)) => Error::new(
                 Class::Unauthorized,
-                format!("the token service {service} does not accept the credentials of {}{text}", who(credential)),
+                format!(
+                    "the token service {service} does not accept the credentials of {}{text}",
+                    who(credential)
+                ),
             )
             .advise(advice_for_refused(&endpoint.name, credential)),
             (401 | 403, None) => Error::new(
                 Class::Unauthorized,
                 format!("the token service {service} gives no token to anonymous users{text}"),
             ),
-            (429, _) => Error::new(Class::RateLimited, format!("the token service {service} asks to wait{text}")),
+            (429, _) => Error::new(
+                Class::RateLimited,
+                format!("the token service {service} asks to wait{text}"),
+            ),
             (code, _) => Error::new(
-                if status.is_server_error() { Class::Server } else { Class::InvalidResponse },
+                if status.is_server_error() {
+                    Class::Server
+                } else {
+                    Class::InvalidResponse
+                },
                 format!("the token service {service} answered {code}{text}"),
             )
             .advise("the fault is the token service's, not the password's"),
         }
         .answered(status.as_u16(), messages));
     }
-    let unreadable = |what: &str| Error::new(Class::InvalidResponse, format!("the token service {service} answered {what}"));
-    let answer: Answer = serde_json::from_slice(&body).map_err(|_| unreadable("something that is no token document"))?;
-    let value = if answer.token.is_empty() { answer.access_token } else { answer.token };
+    let unreadable = |what: &str| {
+        Error::new(
+            Class::InvalidResponse,
+            format!("the token service {service} answered {what}"),
+        )
+    };
+    let answer: Answer =
+        serde_json::from_slice(&body).map_err(|_| unreadable("something that is no token document"))?;
+    let value = if answer.token.is_empty() {
+        answer.access_token
+    } else {
+        answer.token
+    };
     if value.is_empty() {
         return Err(unreadable("without a token"));
     }
@@ -98,9 +126,14 @@ pub(super) async fn fetch(wire: &Wire, identity: &Identity<'_>, request: &Reques
     };
     let lifetime = lifetime
         .filter(|seconds| seconds.is_finite() && *seconds > 0.0)
-        .map_or(DEFAULT_LIFETIME, |seconds| Duration::from_secs_f64(seconds.min(86_400.0)));
+        .map_or(DEFAULT_LIFETIME, |seconds| {
+            Duration::from_secs_f64(seconds.min(86_400.0))
+        });
     // Counted from before the request, and given up a tenth early: the registry's clock starts when it was issued.
-    Ok(Token { value, until: started + lifetime.mul_f64(0.9) })
+    Ok(Token {
+        value,
+        until: started + lifetime.mul_f64(0.9),
+    })
 }
 
 /// `GET realm?service=…&scope=…`: anonymous, or with Basic.
@@ -129,7 +162,8 @@ fn refresh_request(request: &Request<'_>, token: &Secret) -> Outgoing {
     if let Some(service) = request.service {
         form.append_pair("service", service);
     }
-    let mut outgoing = Outgoing::new(http::Method::POST, request.realm.clone()).with_bytes(form.finish().into());
+    let mut outgoing =
+        Outgoing::new(http::Method::POST, request.realm.clone()).with_bytes(form.finish().into());
     outgoing.headers.insert(
         http::header::CONTENT_TYPE,
         http::HeaderValue::from_static("application/x-www-form-urlencoded"),

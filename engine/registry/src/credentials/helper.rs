@@ -49,7 +49,10 @@ pub(super) struct DockerCli {
 
 impl DockerCli {
     pub(super) fn new(helpers: Vec<Helpers>) -> Self {
-        Self { helpers, answers: Mutex::default() }
+        Self {
+            helpers,
+            answers: Mutex::default(),
+        }
     }
 
     /// The helper that a `credHelpers` entry names for this host; docker prefers it to everything else.
@@ -80,19 +83,29 @@ impl DockerCli {
         if let Some(known) = answers.get(&key) {
             return Ok(known.clone());
         }
-        let server = if registry == DOCKER_HUB { DOCKER_HUB_SERVER } else { registry }.to_owned();
+        let server = if registry == DOCKER_HUB {
+            DOCKER_HUB_SERVER
+        } else {
+            registry
+        }
+        .to_owned();
         let document = serde_json::json!({ "credsStore": helper }).to_string();
         let answer = tokio::task::spawn_blocking(move || {
             docker_credential::get_credential_from_reader(document.as_bytes(), &server)
         })
         .await
-        .map_err(|error| Error::new(Class::Local, "the credential helper's thread ended early").because(error))?;
+        .map_err(|error| {
+            Error::new(Class::Local, "the credential helper's thread ended early").because(error)
+        })?;
         let origin = format!("docker-credential-{helper} (named in {file})");
         let found = match answer {
-            Ok(DockerCredential::IdentityToken(token)) => Some(Kind::Identity { token: Secret::new(token) }),
-            Ok(DockerCredential::UsernamePassword(username, password)) => {
-                Some(Kind::Basic { username, password: Secret::new(password) })
-            }
+            Ok(DockerCredential::IdentityToken(token)) => Some(Kind::Identity {
+                token: Secret::new(token),
+            }),
+            Ok(DockerCredential::UsernamePassword(username, password)) => Some(Kind::Basic {
+                username,
+                password: Secret::new(password),
+            }),
             Err(CredentialRetrievalError::NoCredentialConfigured) => None,
             // The protocol's way to say "none": exit 1 with this text. Its output is not shown otherwise, it may hold
             // what it failed to hand over.
@@ -106,8 +119,10 @@ impl DockerCli {
                     .advise("install it, or take it out of that file and log in again"));
             }
             Err(_) => {
-                return Err(Error::new(Class::Local, format!("{origin} failed for {registry}"))
-                    .advise(format!("try `echo {registry} | docker-credential-{helper} get`")));
+                return Err(
+                    Error::new(Class::Local, format!("{origin} failed for {registry}"))
+                        .advise(format!("try `echo {registry} | docker-credential-{helper} get`")),
+                );
             }
         };
         let found = found.map(|kind| Arc::new(Credential::new(kind, origin)));

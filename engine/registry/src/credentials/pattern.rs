@@ -14,13 +14,19 @@ impl Pattern {
     /// Reads a key in any of the spellings found in the wild; `None` if no host is left.
     pub(super) fn parse(key: &str) -> Option<Self> {
         let key = key.trim();
-        let key = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
+        let key = key
+            .strip_prefix("https://")
+            .or_else(|| key.strip_prefix("http://"))
+            .unwrap_or(key);
         let (authority, path) = key.split_once('/').unwrap_or((key, ""));
         let path = path.trim_matches('/');
         // `https://index.docker.io/v1/` and its like name the API's version, not a repository.
         let path = match path {
             "v1" | "v2" => "",
-            path => path.strip_prefix("v1/").or_else(|| path.strip_prefix("v2/")).unwrap_or(path),
+            path => path
+                .strip_prefix("v1/")
+                .or_else(|| path.strip_prefix("v2/"))
+                .unwrap_or(path),
         };
         let authority = canonical(authority);
         let (host, port) = split_port(&authority);
@@ -62,7 +68,9 @@ pub(super) fn canonical(authority: &str) -> String {
 /// Splits a port off, leaving the brackets of an IPv6 address on.
 fn split_port(authority: &str) -> (&str, Option<&str>) {
     match authority.rsplit_once(':') {
-        Some((host, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => (host, Some(port)),
+        Some((host, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => {
+            (host, Some(port))
+        }
         _ => (authority, None),
     }
 }
@@ -74,7 +82,9 @@ fn labels_match(pattern: &str, host: &str) -> bool {
     }
     let (patterns, labels) = (pattern.split('.'), host.split('.'));
     patterns.clone().count() == labels.clone().count()
-        && patterns.zip(labels).all(|(pattern, label)| glob(pattern.as_bytes(), label.as_bytes()))
+        && patterns
+            .zip(labels)
+            .all(|(pattern, label)| glob(pattern.as_bytes(), label.as_bytes()))
 }
 
 /// `*`, `?` and `[a-z]` over one label. Labels have at most 63 bytes, so plain recursion is cheap.
@@ -122,17 +132,62 @@ mod tests {
     #[test]
     fn keys_match_hosts_and_paths_as_the_kubelet_and_docker_mean_them() {
         let cases: &[(&str, &str, &str, Option<(usize, bool)>)] = &[
-            ("registry.example.com", "registry.example.com", "a/b", Some((0, true))),
-            ("https://registry.example.com/v2/", "registry.example.com", "a/b", Some((0, true))),
-            ("http://registry.example.com", "registry.example.com", "a", Some((0, true))),
-            ("REGISTRY.example.com", "registry.example.com", "a", Some((0, true))),
+            (
+                "registry.example.com",
+                "registry.example.com",
+                "a/b",
+                Some((0, true)),
+            ),
+            (
+                "https://registry.example.com/v2/",
+                "registry.example.com",
+                "a/b",
+                Some((0, true)),
+            ),
+            (
+                "http://registry.example.com",
+                "registry.example.com",
+                "a",
+                Some((0, true)),
+            ),
+            (
+                "REGISTRY.example.com",
+                "registry.example.com",
+                "a",
+                Some((0, true)),
+            ),
             ("registry.example.com", "registry.example.com:5000", "a", None),
-            ("registry.example.com:5000", "registry.example.com:5000", "a", Some((0, true))),
-            ("registry.example.com/shop", "registry.example.com", "shop/web", Some((4, true))),
-            ("registry.example.com/shop/web", "registry.example.com", "shop/web", Some((8, true))),
-            ("registry.example.com/shop/", "registry.example.com", "shopper/web", None),
+            (
+                "registry.example.com:5000",
+                "registry.example.com:5000",
+                "a",
+                Some((0, true)),
+            ),
+            (
+                "registry.example.com/shop",
+                "registry.example.com",
+                "shop/web",
+                Some((4, true)),
+            ),
+            (
+                "registry.example.com/shop/web",
+                "registry.example.com",
+                "shop/web",
+                Some((8, true)),
+            ),
+            (
+                "registry.example.com/shop/",
+                "registry.example.com",
+                "shopper/web",
+                None,
+            ),
             ("registry.example.com/shop", "registry.example.com", "other", None),
-            ("https://index.docker.io/v1/", "docker.io", "library/debian", Some((0, true))),
+            (
+                "https://index.docker.io/v1/",
+                "docker.io",
+                "library/debian",
+                Some((0, true)),
+            ),
             ("docker.io", "docker.io", "library/debian", Some((0, true))),
             ("registry-1.docker.io", "docker.io", "x/y", Some((0, true))),
             ("docker.io/acme", "docker.io", "acme/web", Some((4, true))),
@@ -140,9 +195,24 @@ mod tests {
             ("*.example.com", "example.com", "a", None),
             ("*.example.com", "a.b.example.com", "a", None),
             ("*.*.example.com", "a.b.example.com", "a", Some((0, false))),
-            ("*.dkr.ecr.*.amazonaws.com", "1.dkr.ecr.eu-west-1.amazonaws.com", "a", Some((0, false))),
-            ("prefix*.example.com/team", "prefix7.example.com", "team/x", Some((4, false))),
-            ("reg?stry[0-9].example.com", "registry3.example.com", "a", Some((0, false))),
+            (
+                "*.dkr.ecr.*.amazonaws.com",
+                "1.dkr.ecr.eu-west-1.amazonaws.com",
+                "a",
+                Some((0, false)),
+            ),
+            (
+                "prefix*.example.com/team",
+                "prefix7.example.com",
+                "team/x",
+                Some((4, false)),
+            ),
+            (
+                "reg?stry[0-9].example.com",
+                "registry3.example.com",
+                "a",
+                Some((0, false)),
+            ),
             ("reg[^a-f]x.example.com", "regax.example.com", "a", None),
             ("*.example.com:5000", "r.example.com:5000", "a", Some((0, false))),
             ("*.example.com:5000", "r.example.com", "a", None),
@@ -150,7 +220,11 @@ mod tests {
         ];
         for (key, registry, repository, expected) in cases {
             let pattern = Pattern::parse(key).unwrap();
-            assert_eq!(pattern.matches(registry, repository), *expected, "{key} for {registry}/{repository}");
+            assert_eq!(
+                pattern.matches(registry, repository),
+                *expected,
+                "{key} for {registry}/{repository}"
+            );
         }
         assert_eq!(Pattern::parse("https:///v1/"), None);
     }

@@ -35,8 +35,9 @@ impl Endpoint {
         let settings = config.hosts.get(name).cloned().unwrap_or_default();
         let scheme = if settings.insecure { "http" } else { "https" };
         let host = if name == DOCKER_HUB { DOCKER_HUB_HOST } else { name };
-        let base = Url::parse(&format!("{scheme}://{host}/"))
-            .map_err(|error| Error::new(Class::Invalid, format!("\"{name}\" is no registry host")).because(error))?;
+        let base = Url::parse(&format!("{scheme}://{host}/")).map_err(|error| {
+            Error::new(Class::Invalid, format!("\"{name}\" is no registry host")).because(error)
+        })?;
         Ok(Self {
             name: name.to_owned(),
             base,
@@ -53,7 +54,11 @@ impl Endpoint {
     }
 
     pub(crate) fn client(&self, url: &Url) -> &reqwest::Client {
-        if self.is_home(url) { &self.own } else { &self.foreign }
+        if self.is_home(url) {
+            &self.own
+        } else {
+            &self.foreign
+        }
     }
 
     /// Resolves a `Location` seen at `from`. Refuses to leave TLS for plain HTTP.
@@ -96,17 +101,17 @@ fn client(name: &str, config: &Config, settings: &HostConfig, own: bool) -> Resu
     built.map_err(|error| {
         Error::new(Class::Tls, format!("TLS for {name} cannot be set up"))
             .because(error.without_url())
-            .advise("does this system have CA certificates (package ca-certificates)? or give `ca` for this host")
+            .advise(
+                "does this system have CA certificates (package ca-certificates)? or give `ca` for this host",
+            )
     })
 }
 
-fn builder(
-    name: &str,
-    config: &Config,
-    settings: &HostConfig,
-    own: bool,
-) -> Result<reqwest::ClientBuilder> {
-    let agent = config.user_agent.as_deref().unwrap_or(concat!("slipway/", env!("CARGO_PKG_VERSION")));
+fn builder(name: &str, config: &Config, settings: &HostConfig, own: bool) -> Result<reqwest::ClientBuilder> {
+    let agent = config
+        .user_agent
+        .as_deref()
+        .unwrap_or(concat!("slipway/", env!("CARGO_PKG_VERSION")));
     let mut builder = reqwest::Client::builder()
         .user_agent(agent)
         // By hand, so that credentials and client certificates stay at home.
@@ -121,7 +126,10 @@ fn builder(
         let roots =
             Certificate::from_pem_bundle(pem.as_bytes()).map_err(|error| unusable("the CA", name, error))?;
         if roots.is_empty() {
-            return Err(Error::new(Class::Invalid, format!("the CA for {name} has no PEM certificate in it")));
+            return Err(Error::new(
+                Class::Invalid,
+                format!("the CA for {name} has no PEM certificate in it"),
+            ));
         }
         builder = builder.tls_certs_merge(roots);
     }
@@ -146,7 +154,10 @@ mod tests {
     use super::*;
 
     fn config(name: &str, host: HostConfig) -> Config {
-        Config { hosts: [(name.to_owned(), host)].into(), ..Config::default() }
+        Config {
+            hosts: [(name.to_owned(), host)].into(),
+            ..Config::default()
+        }
     }
 
     #[test]
@@ -158,7 +169,17 @@ mod tests {
             ("127.0.0.1:5000", true, "http://127.0.0.1:5000/"),
             ("[::1]:5000", true, "http://[::1]:5000/"),
         ] {
-            let endpoint = Endpoint::new(name, &config(name, HostConfig { insecure, ..HostConfig::default() })).unwrap();
+            let endpoint = Endpoint::new(
+                name,
+                &config(
+                    name,
+                    HostConfig {
+                        insecure,
+                        ..HostConfig::default()
+                    },
+                ),
+            )
+            .unwrap();
             assert_eq!(endpoint.base.as_str(), base);
         }
     }
@@ -168,10 +189,19 @@ mod tests {
         let endpoint = Endpoint::new("r.example.com", &Config::default()).unwrap();
         let from: Url = "https://r.example.com/v2/a/blobs/uploads/".parse().unwrap();
         for (location, expected) in [
-            ("/v2/a/blobs/uploads/1?_state=x", Some("https://r.example.com/v2/a/blobs/uploads/1?_state=x")),
+            (
+                "/v2/a/blobs/uploads/1?_state=x",
+                Some("https://r.example.com/v2/a/blobs/uploads/1?_state=x"),
+            ),
             ("2?x", Some("https://r.example.com/v2/a/blobs/uploads/2?x")),
-            ("https://storage.example.org/b?sig=1", Some("https://storage.example.org/b?sig=1")),
-            ("http://r.example.com/v2/u/1", Some("https://r.example.com/v2/u/1")),
+            (
+                "https://storage.example.org/b?sig=1",
+                Some("https://storage.example.org/b?sig=1"),
+            ),
+            (
+                "http://r.example.com/v2/u/1",
+                Some("https://r.example.com/v2/u/1"),
+            ),
             ("http://other.example.com/v2/u/1", None),
             ("http://r.example.com:5000/v2/u/1", None),
             ("file:///etc/passwd", None),
@@ -187,9 +217,21 @@ mod tests {
     #[test]
     fn a_broken_ca_or_key_is_an_error_not_a_client_without_it() {
         let bad = |host: HostConfig| Endpoint::new("r", &config("r", host)).err().unwrap().to_string();
-        assert!(bad(HostConfig { ca: Some("nonsense".into()), ..HostConfig::default() }).contains("the CA for r"));
+        assert!(
+            bad(HostConfig {
+                ca: Some("nonsense".into()),
+                ..HostConfig::default()
+            })
+            .contains("the CA for r")
+        );
         let pair = crate::ClientCertificate::new("x", "hunter2-key");
-        let error = bad(HostConfig { client_certificate: Some(pair), ..HostConfig::default() });
-        assert!(error.contains("the client certificate for r") && !error.contains("hunter2"), "{error}");
+        let error = bad(HostConfig {
+            client_certificate: Some(pair),
+            ..HostConfig::default()
+        });
+        assert!(
+            error.contains("the client certificate for r") && !error.contains("hunter2"),
+            "{error}"
+        );
     }
 }

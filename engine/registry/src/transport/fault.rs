@@ -25,7 +25,9 @@ pub(super) fn classify(error: reqwest::Error, url: &Url) -> (Nature, Error) {
     if let Some(tls) = find::<rustls::Error>(&error) {
         let advice = match tls {
             rustls::Error::InvalidMessage(_) => {
-                format!("{host} does not speak TLS there; if it is a plain-HTTP registry, set `insecure` for it")
+                format!(
+                    "{host} does not speak TLS there; if it is a plain-HTTP registry, set `insecure` for it"
+                )
             }
             rustls::Error::InvalidCertificate(_) => {
                 format!("give the CA that signed {host}'s certificate as `ca`, or mend the certificate")
@@ -37,7 +39,14 @@ pub(super) fn classify(error: reqwest::Error, url: &Url) -> (Nature, Error) {
         };
         let reason = format!("the TLS connection to {host} failed: {tls}");
         let found = Error::new(Class::Tls, reason);
-        return (Nature::Final, if advice.is_empty() { found } else { found.advise(advice) });
+        return (
+            Nature::Final,
+            if advice.is_empty() {
+                found
+            } else {
+                found.advise(advice)
+            },
+        );
     }
     let unreachable = |reason: String| Error::new(Class::Unreachable, reason);
     if let Some(io) = find::<io::Error>(&error).filter(|_| error.is_connect())
@@ -57,27 +66,41 @@ pub(super) fn classify(error: reqwest::Error, url: &Url) -> (Nature, Error) {
         );
     }
     if error.is_timeout() || says(&error, "timed out") {
-        let nature = if error.is_connect() { Nature::NoConnection } else { Nature::Cut };
+        let nature = if error.is_connect() {
+            Nature::NoConnection
+        } else {
+            Nature::Cut
+        };
         return (nature, unreachable(format!("{host} does not answer in time")));
     }
     if error.is_connect() {
-        return (Nature::NoConnection, unreachable(format!("no connection to {host}")).because(error));
+        return (
+            Nature::NoConnection,
+            unreachable(format!("no connection to {host}")).because(error),
+        );
     }
     // An error of our own from inside a request's body (a file that cannot be read, a source that failed).
     if let Some(own) = find::<Error>(&error) {
         let copy = Error::new(own.class(), own.to_string());
         return (Nature::Final, copy);
     }
-    (Nature::Cut, unreachable(format!("the connection to {at} was cut")).because(error))
+    (
+        Nature::Cut,
+        unreachable(format!("the connection to {at} was cut")).because(error),
+    )
 }
 
 pub(super) fn stalled(url: &Url, seconds: u64) -> Error {
-    Error::new(Class::Unreachable, format!("{} has been silent for {seconds} s", host(url)))
+    Error::new(
+        Class::Unreachable,
+        format!("{} has been silent for {seconds} s", host(url)),
+    )
 }
 
 fn host(url: &Url) -> String {
     let name = url.host_str().unwrap_or_default();
-    url.port().map_or_else(|| name.to_owned(), |port| format!("{name}:{port}"))
+    url.port()
+        .map_or_else(|| name.to_owned(), |port| format!("{name}:{port}"))
 }
 
 fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {

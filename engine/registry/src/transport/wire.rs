@@ -33,20 +33,31 @@ impl Wire {
     /// One answer to one request, whatever its status; redirects and 401 are the caller's.
     ///
     /// Repeats: failures to connect and 429 always (nothing was done), cut connections and 408/5xx if `repeatable`.
-    pub(crate) async fn exchange(&self, endpoint: &Endpoint, outgoing: &Outgoing) -> Result<reqwest::Response> {
+    pub(crate) async fn exchange(
+        &self,
+        endpoint: &Endpoint,
+        outgoing: &Outgoing,
+    ) -> Result<reqwest::Response> {
         let mut backoff = Backoff::new(&self.retry);
         loop {
             let outcome = self.once(endpoint, outgoing).await;
             let (wait, attempts, what) = match &outcome {
                 Ok(response) => {
                     let status = response.status();
-                    if !transient(status) || (!outgoing.repeatable && status != StatusCode::TOO_MANY_REQUESTS) {
+                    if !transient(status) || (!outgoing.repeatable && status != StatusCode::TOO_MANY_REQUESTS)
+                    {
                         return outcome.map_err(|(_, error)| error);
                     }
-                    (retry_after(response.headers()), self.retry.attempts, status.to_string())
+                    (
+                        retry_after(response.headers()),
+                        self.retry.attempts,
+                        status.to_string(),
+                    )
                 }
                 Err((Nature::NoConnection, error)) => (None, self.retry.connect_attempts, error.to_string()),
-                Err((Nature::Cut, error)) if outgoing.repeatable => (None, self.retry.attempts, error.to_string()),
+                Err((Nature::Cut, error)) if outgoing.repeatable => {
+                    (None, self.retry.attempts, error.to_string())
+                }
                 Err(_) => return outcome.map_err(|(_, error)| error),
             };
             let Some(delay) = backoff.next(attempts, wait) else {
@@ -81,7 +92,11 @@ impl Wire {
                     request = request.header(http::header::CONTENT_LENGTH, 0);
                 }
             }
-            Payload::Bytes(bytes) => request = request.body(body_of(bytes.clone(), moved.clone())).header(http::header::CONTENT_LENGTH, bytes.len()),
+            Payload::Bytes(bytes) => {
+                request = request
+                    .body(body_of(bytes.clone(), moved.clone()))
+                    .header(http::header::CONTENT_LENGTH, bytes.len())
+            }
             Payload::Stream { size, open } => {
                 let stream = open().await.map_err(|error| (Nature::Final, error))?;
                 let moved = moved.clone();
@@ -111,7 +126,10 @@ impl Wire {
                 // A long upload is no stall as long as its body moves.
                 Err(_) if moved.load(Ordering::Relaxed) != before => {}
                 Err(_) => {
-                    return Err((Nature::Cut, stalled(&outgoing.url, self.retry.stall_timeout.as_secs())));
+                    return Err((
+                        Nature::Cut,
+                        stalled(&outgoing.url, self.retry.stall_timeout.as_secs()),
+                    ));
                 }
             }
         }
@@ -158,7 +176,11 @@ pub(crate) struct Backoff {
 
 impl Backoff {
     pub(crate) fn new(policy: &RetryPolicy) -> Self {
-        Self { policy: policy.clone(), tries: 0, waited: Duration::ZERO }
+        Self {
+            policy: policy.clone(),
+            tries: 0,
+            waited: Duration::ZERO,
+        }
     }
 
     /// The wait before the next of `attempts` tries; `None` when it is enough. `asked` is what the server wants.
@@ -167,7 +189,10 @@ impl Backoff {
         if self.tries >= attempts {
             return None;
         }
-        let doubled = self.policy.base_delay.saturating_mul(1 << (self.tries - 1).min(16));
+        let doubled = self
+            .policy
+            .base_delay
+            .saturating_mul(1 << (self.tries - 1).min(16));
         let full = doubled.min(self.policy.max_delay);
         // Half fixed, half random: many pods that failed together do not come back together.
         let own = full / 2 + full.mul_f64(fastrand::f64() / 2.0);
@@ -189,8 +214,11 @@ impl Backoff {
 pub(crate) async fn read_limited(response: reqwest::Response, limit: u64, stall: Duration) -> Result<Bytes> {
     let url = response.url().clone();
     let too_large = || {
-        Error::new(Class::TooLarge, format!("the answer is larger than {limit} bytes"))
-            .advise("this is no document that belongs here; is it really an image?")
+        Error::new(
+            Class::TooLarge,
+            format!("the answer is larger than {limit} bytes"),
+        )
+        .advise("this is no document that belongs here; is it really an image?")
     };
     if response.content_length().is_some_and(|length| length > limit) {
         return Err(too_large());
@@ -226,18 +254,27 @@ mod tests {
     #[test]
     fn retry_after_is_read_as_seconds_or_date() {
         let read = |text: &str| {
-            retry_after(&HeaderMap::from_iter([(http::header::RETRY_AFTER, text.parse().unwrap())]))
+            retry_after(&HeaderMap::from_iter([(
+                http::header::RETRY_AFTER,
+                text.parse().unwrap(),
+            )]))
         };
         assert_eq!(read("7"), Some(Duration::from_secs(7)));
         assert_eq!(read("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::ZERO));
-        let soon = read(&httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(100))).unwrap();
+        let soon = read(&httpdate::fmt_http_date(
+            SystemTime::now() + Duration::from_secs(100),
+        ))
+        .unwrap();
         assert!((90..=100).contains(&soon.as_secs()), "{soon:?}");
         assert_eq!(read("soon"), None);
     }
 
     #[test]
     fn waits_grow_are_bounded_and_give_way_to_the_server() {
-        let policy = RetryPolicy { max_total_wait: Duration::from_secs(20), ..RetryPolicy::default() };
+        let policy = RetryPolicy {
+            max_total_wait: Duration::from_secs(20),
+            ..RetryPolicy::default()
+        };
         let mut backoff = Backoff::new(&policy);
         let waits: Vec<_> = std::iter::from_fn(|| backoff.next(6, None)).collect();
         assert_eq!(waits.len(), 5);
@@ -245,7 +282,9 @@ mod tests {
             let full = policy.base_delay * (1 << index);
             assert!(*wait >= full / 2 && *wait <= full, "{index}: {wait:?}");
         }
-        assert!(Backoff::new(&policy).next(6, Some(Duration::from_secs(10))) >= Some(Duration::from_secs(10)));
+        assert!(
+            Backoff::new(&policy).next(6, Some(Duration::from_secs(10))) >= Some(Duration::from_secs(10))
+        );
         assert_eq!(Backoff::new(&policy).next(6, Some(Duration::from_secs(60))), None);
     }
 }

@@ -48,7 +48,10 @@ pub struct BlobUpload {
 enum Mode {
     Chunks(Session),
     /// Whole at the end: chunks are refused, or wanted too large.
-    Spool { path: tempfile::TempPath, file: tokio::fs::File },
+    Spool {
+        path: tempfile::TempPath,
+        file: tokio::fs::File,
+    },
     /// A failed upload takes no more.
     Broken,
 }
@@ -95,7 +98,9 @@ impl Repository {
 impl BlobUpload {
     pub(super) fn resume(repository: Repository, route: Route, session: Session) -> Self {
         let chunk = repository.registries.config().upload.chunk_size.max(1);
-        let chunk = (chunk as u64).max(session.min_chunk).min(MAX_CHUNK.max(chunk as u64)) as usize;
+        let chunk = (chunk as u64)
+            .max(session.min_chunk)
+            .min(MAX_CHUNK.max(chunk as u64)) as usize;
         Self {
             repository,
             route,
@@ -152,7 +157,9 @@ impl BlobUpload {
     /// Those of the network after retries. The blob does not exist then.
     pub async fn finish(self) -> Result<UploadedBlob> {
         let repository = self.repository.clone();
-        self.close().await.map_err(repository.failed(|| "upload a blob".to_owned()))
+        self.close()
+            .await
+            .map_err(repository.failed(|| "upload a blob".to_owned()))
     }
 
     pub(super) async fn close(mut self) -> Result<UploadedBlob> {
@@ -165,7 +172,10 @@ impl BlobUpload {
                 format!("the {size} bytes to upload have digest {digest} instead of {expected}"),
             ));
         }
-        let done = UploadedBlob { digest: digest.clone(), size: self.size };
+        let done = UploadedBlob {
+            digest: digest.clone(),
+            size: self.size,
+        };
         if self.sent > 0 && !self.buffer.is_empty() {
             let last = self.buffer.split().freeze();
             self.send_chunk(last).await?;
@@ -175,7 +185,9 @@ impl BlobUpload {
             Mode::Chunks(session) if self.sent == 0 => {
                 let source = BlobSource::Bytes(self.buffer.freeze());
                 let (repository, route) = (&self.repository, &self.route);
-                repository.send_blob(route, Some(session), &digest, self.size, &source, false).await?;
+                repository
+                    .send_blob(route, Some(session), &digest, self.size, &source, false)
+                    .await?;
             }
             Mode::Chunks(session) => {
                 finish_chunks(&self.repository, &self.route, &session, &digest).await?;
@@ -184,7 +196,9 @@ impl BlobUpload {
                 file.flush().await.map_err(spool_error)?;
                 drop(file);
                 let source = BlobSource::File(path.to_path_buf());
-                self.repository.send_blob(&self.route, None, &digest, self.size, &source, false).await?;
+                self.repository
+                    .send_blob(&self.route, None, &digest, self.size, &source, false)
+                    .await?;
             }
             Mode::Broken => return Err(Error::new(Class::Local, "the upload had already failed")),
         }
@@ -207,7 +221,9 @@ impl BlobUpload {
         let retry = self.repository.registries.config().retry.clone();
         let mut backoff = Backoff::new(&retry);
         while !rest.is_empty() {
-            let Mode::Chunks(session) = &mut self.mode else { return Ok(()) };
+            let Mode::Chunks(session) = &mut self.mode else {
+                return Ok(());
+            };
             let end = self.sent + rest.len() as u64;
             let outgoing = Outgoing::new(Method::PATCH, session.url.clone())
                 .header(header::CONTENT_TYPE, "application/octet-stream")
@@ -215,12 +231,18 @@ impl BlobUpload {
                 .with_bytes(rest.clone())
                 // Doing it twice would append it twice where ranges are not looked at.
                 .once();
-            let error = match self.repository.write(&self.route, outgoing, &[200, 201, 202, 204]).await {
+            let error = match self
+                .repository
+                .write(&self.route, outgoing, &[200, 201, 202, 204])
+                .await
+            {
                 Ok(answer) => {
                     if answer.header("location").is_some() {
                         session.url = location(&self.route, &answer)?;
                     }
-                    let taken = taken(&answer).filter(|taken| *taken > self.sent && *taken < end).unwrap_or(end);
+                    let taken = taken(&answer)
+                        .filter(|taken| *taken > self.sent && *taken < end)
+                        .unwrap_or(end);
                     let _ = rest.split_to((taken - self.sent) as usize);
                     self.sent = taken;
                     backoff.reset();
@@ -240,7 +262,9 @@ impl BlobUpload {
             if !error.is_transient() && error.status() != Some(416) {
                 return Err(error);
             }
-            let Some(delay) = backoff.next(retry.attempts, error.retry_after()) else { return Err(error) };
+            let Some(delay) = backoff.next(retry.attempts, error.retry_after()) else {
+                return Err(error);
+            };
             tracing::debug!(sent = self.sent, reason = %error, "chunk failed, asking how far it got");
             tokio::time::sleep(delay).await;
             let (url, reached) = self.progress().await?;
@@ -250,7 +274,10 @@ impl BlobUpload {
             if reached < self.sent || reached > end {
                 return Err(Error::new(
                     Class::Server,
-                    format!("the registry says it has {reached} bytes of the upload, but {} were acknowledged", self.sent),
+                    format!(
+                        "the registry says it has {reached} bytes of the upload, but {} were acknowledged",
+                        self.sent
+                    ),
                 ));
             }
             let _ = rest.split_to((reached - self.sent) as usize);
@@ -265,7 +292,11 @@ impl BlobUpload {
             return Err(Error::new(Class::Local, "the upload had already failed"));
         };
         let outgoing = Outgoing::new(Method::GET, session.url.clone());
-        let answer = match self.repository.write(&self.route, outgoing, &[200, 202, 204]).await {
+        let answer = match self
+            .repository
+            .write(&self.route, outgoing, &[200, 202, 204])
+            .await
+        {
             Err(error) if error.is_not_found() => {
                 return Err(error.reclassify(Class::Server).advise(
                     "the registry has lost an upload that was under way: does it run with several replicas without \
@@ -274,20 +305,35 @@ impl BlobUpload {
             }
             other => other?,
         };
-        let url = if answer.header("location").is_some() { location(&self.route, &answer)? } else { session.url.clone() };
+        let url = if answer.header("location").is_some() {
+            location(&self.route, &answer)?
+        } else {
+            session.url.clone()
+        };
         Ok((url, taken(&answer).unwrap_or(0)))
     }
 
     /// From here on into a file.
     async fn spool(&mut self) -> Result<()> {
-        let dir = self.repository.registries.config().upload.spool_dir.clone().unwrap_or_else(std::env::temp_dir);
-        let file = tokio::task::spawn_blocking(move || tempfile::Builder::new().prefix("slipway-blob-").tempfile_in(dir))
-            .await
-            .map_err(|error| spool_error(std::io::Error::other(error)))?
-            .map_err(spool_error)?;
+        let dir = self
+            .repository
+            .registries
+            .config()
+            .upload
+            .spool_dir
+            .clone()
+            .unwrap_or_else(std::env::temp_dir);
+        let file = tokio::task::spawn_blocking(move || {
+            tempfile::Builder::new().prefix("slipway-blob-").tempfile_in(dir)
+        })
+        .await
+        .map_err(|error| spool_error(std::io::Error::other(error)))?
+        .map_err(spool_error)?;
         let (file, path) = file.into_parts();
         let mut file = tokio::fs::File::from_std(file);
-        file.write_all(&std::mem::take(&mut self.buffer)).await.map_err(spool_error)?;
+        file.write_all(&std::mem::take(&mut self.buffer))
+            .await
+            .map_err(spool_error)?;
         if let Mode::Chunks(session) = std::mem::replace(&mut self.mode, Mode::Spool { path, file }) {
             self.repository.cancel(&self.route, session).await;
         }
@@ -300,11 +346,18 @@ impl BlobUpload {
 }
 
 /// The PUT after the last chunk. If its answer is lost, a second one finds no upload: then the blob itself is looked for.
-async fn finish_chunks(repository: &Repository, route: &Route, session: &Session, digest: &Digest) -> Result<()> {
+async fn finish_chunks(
+    repository: &Repository,
+    route: &Route,
+    session: &Session,
+    digest: &Digest,
+) -> Result<()> {
     let retry = &repository.registries.config().retry;
     let mut backoff = Backoff::new(retry);
     loop {
-        let Err(error) = repository.complete(route, session, digest, Payload::Empty).await else { return Ok(()) };
+        let Err(error) = repository.complete(route, session, digest, Payload::Empty).await else {
+            return Ok(());
+        };
         let uncertain = error.is_transient() || error.is_not_found();
         if !uncertain {
             return Err(error);
@@ -312,7 +365,10 @@ async fn finish_chunks(repository: &Repository, route: &Route, session: &Session
         if matches!(repository.direct().blob_size(digest).await, Ok(Some(_))) {
             return Ok(());
         }
-        let Some(delay) = backoff.next(retry.attempts, error.retry_after()).filter(|_| error.is_transient()) else {
+        let Some(delay) = backoff
+            .next(retry.attempts, error.retry_after())
+            .filter(|_| error.is_transient())
+        else {
             return Err(error);
         };
         tokio::time::sleep(delay).await;
@@ -322,7 +378,13 @@ async fn finish_chunks(repository: &Repository, route: &Route, session: &Session
 /// Bytes that the registry has, from `Range: 0-<last>`. `0-0` is what some say for "none".
 fn taken(answer: &Answer) -> Option<u64> {
     let range = answer.header("range")?;
-    let last: u64 = range.trim_start_matches("bytes=").split_once('-')?.1.trim().parse().ok()?;
+    let last: u64 = range
+        .trim_start_matches("bytes=")
+        .split_once('-')?
+        .1
+        .trim()
+        .parse()
+        .ok()?;
     Some(if last == 0 { 0 } else { last + 1 })
 }
 

@@ -51,7 +51,11 @@ impl BlobWriter {
                 }
             }
         });
-        Self { buffer: BytesMut::with_capacity(PIECE), queue, outcome: Some(outcome) }
+        Self {
+            buffer: BytesMut::with_capacity(PIECE),
+            queue,
+            outcome: Some(outcome),
+        }
     }
 
     /// Waits until the registry has everything and the blob exists.
@@ -77,7 +81,10 @@ impl BlobWriter {
             return Ok(());
         }
         // The task has ended before its time: it has left the reason.
-        let reason = self.outcome.take().and_then(|outcome| outcome.blocking_recv().ok());
+        let reason = self
+            .outcome
+            .take()
+            .and_then(|outcome| outcome.blocking_recv().ok());
         Err(reason.and_then(Result::err).unwrap_or_else(stopped).into())
     }
 }
@@ -97,5 +104,8 @@ impl io::Write for BlobWriter {
 }
 
 fn stopped() -> Error {
-    Error::new(Class::Local, "the upload was stopped: its runtime has ended or it had failed before")
+    Error::new(
+        Class::Local,
+        "the upload was stopped: its runtime has ended or it had failed before",
+    )
 }

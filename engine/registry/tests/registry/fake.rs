@@ -36,7 +36,9 @@ impl Seen {
     }
 
     pub(crate) fn param(&self, name: &str) -> Option<String> {
-        url::form_urlencoded::parse(self.query.as_bytes()).find(|(k, _)| k == name).map(|(_, v)| v.into_owned())
+        url::form_urlencoded::parse(self.query.as_bytes())
+            .find(|(k, _)| k == name)
+            .map(|(_, v)| v.into_owned())
     }
 }
 
@@ -53,7 +55,12 @@ pub(crate) struct State {
 impl State {
     /// How many requests of this sort have come, this one included.
     pub(crate) fn count(&self, method: &str, path_part: &str) -> usize {
-        self.log.lock().unwrap().iter().filter(|seen| seen.is(method, path_part)).count()
+        self.log
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|seen| seen.is(method, path_part))
+            .count()
     }
 }
 
@@ -75,7 +82,9 @@ impl Fake {
     }
 
     /// `rule` answers what it wants to; the rest is answered properly.
-    pub(crate) async fn with(rule: impl Fn(&Seen, &State) -> Option<Response> + Send + Sync + 'static) -> Self {
+    pub(crate) async fn with(
+        rule: impl Fn(&Seen, &State) -> Option<Response> + Send + Sync + 'static,
+    ) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State::default());
@@ -97,7 +106,11 @@ impl Fake {
             }
         });
         let server = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-        Self { address, state, server }
+        Self {
+            address,
+            state,
+            server,
+        }
     }
 
     pub(crate) fn host(&self) -> String {
@@ -113,7 +126,10 @@ impl Fake {
     }
 
     pub(crate) fn seen(&self, method: &str, path_part: &str) -> Vec<Seen> {
-        self.log().into_iter().filter(|seen| seen.is(method, path_part)).collect()
+        self.log()
+            .into_iter()
+            .filter(|seen| seen.is(method, path_part))
+            .collect()
     }
 
     pub(crate) fn forget(&self) {
@@ -123,28 +139,52 @@ impl Fake {
     pub(crate) fn add_blob(&self, repository: &str, bytes: impl Into<Bytes>) -> Digest {
         let bytes = bytes.into();
         let digest = Digest::of(&bytes);
-        self.state.blobs.lock().unwrap().insert((repository.into(), digest.to_string()), bytes);
+        self.state
+            .blobs
+            .lock()
+            .unwrap()
+            .insert((repository.into(), digest.to_string()), bytes);
         digest
     }
 
-    pub(crate) fn add_manifest(&self, repository: &str, tag: &str, media_type: &str, bytes: impl Into<Bytes>) -> Digest {
+    pub(crate) fn add_manifest(
+        &self,
+        repository: &str,
+        tag: &str,
+        media_type: &str,
+        bytes: impl Into<Bytes>,
+    ) -> Digest {
         let bytes = bytes.into();
         let digest = Digest::of(&bytes);
         let mut manifests = self.state.manifests.lock().unwrap();
         for name in [tag, digest.as_str()] {
-            manifests.insert((repository.into(), name.into()), (media_type.into(), bytes.clone()));
+            manifests.insert(
+                (repository.into(), name.into()),
+                (media_type.into(), bytes.clone()),
+            );
         }
         digest
     }
 
     pub(crate) fn blob(&self, repository: &str, digest: &Digest) -> Option<Bytes> {
-        self.state.blobs.lock().unwrap().get(&(repository.into(), digest.to_string())).cloned()
+        self.state
+            .blobs
+            .lock()
+            .unwrap()
+            .get(&(repository.into(), digest.to_string()))
+            .cloned()
     }
 
     /// Settings under which this fake is reached, impatient ones.
     pub(crate) fn config(&self) -> Config {
         let mut config = impatient();
-        config.hosts.insert(self.host(), HostConfig { insecure: true, ..HostConfig::default() });
+        config.hosts.insert(
+            self.host(),
+            HostConfig {
+                insecure: true,
+                ..HostConfig::default()
+            },
+        );
         config
     }
 
@@ -171,7 +211,10 @@ pub(crate) fn impatient() -> Config {
             stall_timeout: Duration::from_secs(5),
             ..RetryPolicy::default()
         },
-        upload: UploadConfig { chunk_size: 256 << 10, ..UploadConfig::default() },
+        upload: UploadConfig {
+            chunk_size: 256 << 10,
+            ..UploadConfig::default()
+        },
         ..Config::default()
     }
 }
@@ -225,7 +268,9 @@ fn created(status: u16, headers: &[(&str, String)]) -> Response {
 }
 
 fn proper(seen: &Seen, state: &State) -> Response {
-    let Some(path) = seen.path.strip_prefix("/v2/") else { return answer(404) };
+    let Some(path) = seen.path.strip_prefix("/v2/") else {
+        return answer(404);
+    };
     if path.is_empty() {
         return answer(200);
     }
@@ -246,8 +291,11 @@ fn proper(seen: &Seen, state: &State) -> Response {
 
 fn tags(repository: &str, state: &State) -> Response {
     let manifests = state.manifests.lock().unwrap();
-    let tags: Vec<_> =
-        manifests.keys().filter(|(repo, tag)| repo == repository && !tag.contains(':')).map(|(_, tag)| tag).collect();
+    let tags: Vec<_> = manifests
+        .keys()
+        .filter(|(repo, tag)| repo == repository && !tag.contains(':'))
+        .map(|(_, tag)| tag)
+        .collect();
     axum::Json(serde_json::json!({ "name": repository, "tags": tags })).into_response()
 }
 
@@ -257,16 +305,28 @@ fn blob(seen: &Seen, state: &State, repository: &str, digest: &str) -> Response 
     if seen.method == Method::DELETE {
         return answer(if blobs.remove(&key).is_some() { 202 } else { 404 });
     }
-    let Some(bytes) = blobs.get(&key) else { return refuse(404, "BLOB_UNKNOWN", "blob unknown") };
-    let range = seen.header("range").and_then(|range| range.strip_prefix("bytes=")).map(|range| {
-        let (start, end) = range.split_once('-').unwrap();
-        let start: usize = start.parse().unwrap();
-        (start, end.parse().map_or(bytes.len(), |end: usize| (end + 1).min(bytes.len())))
-    });
+    let Some(bytes) = blobs.get(&key) else {
+        return refuse(404, "BLOB_UNKNOWN", "blob unknown");
+    };
+    let range = seen
+        .header("range")
+        .and_then(|range| range.strip_prefix("bytes="))
+        .map(|range| {
+            let (start, end) = range.split_once('-').unwrap();
+            let start: usize = start.parse().unwrap();
+            (
+                start,
+                end.parse()
+                    .map_or(bytes.len(), |end: usize| (end + 1).min(bytes.len())),
+            )
+        });
     match range {
         Some((start, end)) => Response::builder()
             .status(206)
-            .header(header::CONTENT_RANGE, format!("bytes {start}-{}/{}", end - 1, bytes.len()))
+            .header(
+                header::CONTENT_RANGE,
+                format!("bytes {start}-{}/{}", end - 1, bytes.len()),
+            )
             .body(Body::from(bytes.slice(start..end)))
             .unwrap(),
         None => (StatusCode::OK, bytes.clone()).into_response(),
@@ -288,11 +348,15 @@ fn upload(seen: &Seen, state: &State, repository: &str, id: &str) -> Response {
         uploads.insert(id.clone(), Vec::new());
         return created(202, &[("location", location(&id)), ("range", "0-0".into())]);
     }
-    let Some(have) = uploads.get_mut(id) else { return refuse(404, "BLOB_UPLOAD_UNKNOWN", "upload unknown") };
+    let Some(have) = uploads.get_mut(id) else {
+        return refuse(404, "BLOB_UPLOAD_UNKNOWN", "upload unknown");
+    };
     let range = |have: &[u8]| format!("0-{}", have.len().max(1) - 1);
     match seen.method.as_str() {
         "PATCH" => {
-            let start = seen.header("content-range").and_then(|range| range.split('-').next()?.parse().ok());
+            let start = seen
+                .header("content-range")
+                .and_then(|range| range.split('-').next()?.parse().ok());
             if start.is_some_and(|start: usize| start != have.len()) {
                 return created(416, &[("location", location(id)), ("range", range(have))]);
             }
@@ -308,10 +372,18 @@ fn upload(seen: &Seen, state: &State, repository: &str, id: &str) -> Response {
             have.extend_from_slice(&seen.body);
             let digest = seen.param("digest").unwrap();
             if Digest::of(have).as_str() != digest {
-                return refuse(400, "DIGEST_INVALID", "provided digest did not match uploaded content");
+                return refuse(
+                    400,
+                    "DIGEST_INVALID",
+                    "provided digest did not match uploaded content",
+                );
             }
             let bytes = uploads.remove(id).unwrap();
-            state.blobs.lock().unwrap().insert((repository.into(), digest.clone()), bytes.into());
+            state
+                .blobs
+                .lock()
+                .unwrap()
+                .insert((repository.into(), digest.clone()), bytes.into());
             created(201, &[("docker-content-digest", digest)])
         }
         _ => answer(405),
@@ -326,11 +398,18 @@ fn manifest(seen: &Seen, state: &State, repository: &str, name: &str) -> Respons
             let digest = Digest::of(&seen.body).to_string();
             let media_type = seen.header("content-type").unwrap().to_owned();
             for name in [name, &digest] {
-                manifests.insert((repository.into(), name.into()), (media_type.clone(), seen.body.clone()));
+                manifests.insert(
+                    (repository.into(), name.into()),
+                    (media_type.clone(), seen.body.clone()),
+                );
             }
             created(201, &[("docker-content-digest", digest)])
         }
-        "DELETE" => answer(if manifests.remove(&key).is_some() { 202 } else { 404 }),
+        "DELETE" => answer(if manifests.remove(&key).is_some() {
+            202
+        } else {
+            404
+        }),
         _ => match manifests.get(&key) {
             Some((media_type, bytes)) => Response::builder()
                 .header(header::CONTENT_TYPE, media_type)

@@ -11,7 +11,8 @@ use bytes::Bytes;
 use oci_client::{client as oci, secrets::RegistryAuth};
 use slipway_oci::{Digest, Reference, media_type};
 use slipway_registry::{
-    BlobSource, Class, Config, Credentials, HostConfig, NewArtifact, NewLayer, Put, PutOptions, Registries, copy_image,
+    BlobSource, Class, Config, Credentials, HostConfig, NewArtifact, NewLayer, Put, PutOptions, Registries,
+    copy_image,
 };
 
 use crate::fake::{impatient, noise};
@@ -21,10 +22,16 @@ fn program() -> Option<PathBuf> {
         return Some(path.into());
     }
     let tools = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/slipway/tools"));
-    let built = tools.and_then(|tools| std::fs::read_dir(tools).ok()).into_iter().flatten().flatten().find_map(|entry| {
-        let registry = entry.path().join("registry");
-        (entry.file_name().to_string_lossy().starts_with("registry-") && registry.is_file()).then_some(registry)
-    });
+    let built = tools
+        .and_then(|tools| std::fs::read_dir(tools).ok())
+        .into_iter()
+        .flatten()
+        .flatten()
+        .find_map(|entry| {
+            let registry = entry.path().join("registry");
+            (entry.file_name().to_string_lossy().starts_with("registry-") && registry.is_file())
+                .then_some(registry)
+        });
     built.or_else(|| Some(PathBuf::from("/usr/bin/docker-registry")).filter(|path| path.is_file()))
 }
 
@@ -61,7 +68,9 @@ impl Real {
         );
         if auth {
             std::fs::write(dir.path().join("htpasswd"), HTPASSWD).unwrap();
-            config.push_str(&format!("auth: {{htpasswd: {{realm: test, path: {root}/htpasswd}}}}\n"));
+            config.push_str(&format!(
+                "auth: {{htpasswd: {{realm: test, path: {root}/htpasswd}}}}\n"
+            ));
         }
         let file = dir.path().join("config.yml");
         std::fs::write(&file, config).unwrap();
@@ -73,10 +82,17 @@ impl Real {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let real = Self { child, host, _dir: dir };
+        let real = Self {
+            child,
+            host,
+            _dir: dir,
+        };
         let start = Instant::now();
         while tokio::net::TcpStream::connect(&real.host).await.is_err() {
-            assert!(start.elapsed() < Duration::from_secs(20), "the registry does not start");
+            assert!(
+                start.elapsed() < Duration::from_secs(20),
+                "the registry does not start"
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         Some(real)
@@ -84,7 +100,13 @@ impl Real {
 
     fn config(&self) -> Config {
         let mut config = impatient();
-        config.hosts.insert(self.host.clone(), HostConfig { insecure: true, ..HostConfig::default() });
+        config.hosts.insert(
+            self.host.clone(),
+            HostConfig {
+                insecure: true,
+                ..HostConfig::default()
+            },
+        );
         config
     }
 
@@ -103,25 +125,48 @@ impl Real {
 
 #[tokio::test]
 async fn everything_goes_in_and_out_of_the_real_registry() {
-    let Some(real) = Real::start(false).await else { return };
+    let Some(real) = Real::start(false).await else {
+        return;
+    };
     let registries = Registries::new(real.config()).unwrap();
     let repository = registries.repository(&real.reference("shop/web"));
 
     let bytes = noise(3_000_000);
     let digest = Digest::of(&bytes);
     let source = BlobSource::Bytes(bytes.clone());
-    let put = repository.put_blob(&digest, 3_000_000, source.clone(), &PutOptions::default()).await.unwrap();
+    let put = repository
+        .put_blob(&digest, 3_000_000, source.clone(), &PutOptions::default())
+        .await
+        .unwrap();
     assert_eq!(put, Put::Uploaded);
     assert_eq!(repository.blob_size(&digest).await.unwrap(), Some(3_000_000));
     assert_eq!(repository.read_blob(&digest, u64::MAX).await.unwrap(), bytes);
-    assert_eq!(repository.read_blob_range(&digest, 5..10).await.unwrap(), bytes.slice(5..10));
+    assert_eq!(
+        repository.read_blob_range(&digest, 5..10).await.unwrap(),
+        bytes.slice(5..10)
+    );
 
     let other = registries.repository(&real.reference("shop/api"));
-    let mount = PutOptions { mount_from: vec![repository.clone()], ..PutOptions::default() };
-    assert_eq!(other.put_blob(&digest, 3_000_000, source, &mount).await.unwrap(), Put::Mounted);
-    let absent = PutOptions { mount_from: vec![registries.repository(&real.reference("none"))], ..PutOptions::default() };
+    let mount = PutOptions {
+        mount_from: vec![repository.clone()],
+        ..PutOptions::default()
+    };
+    assert_eq!(
+        other.put_blob(&digest, 3_000_000, source, &mount).await.unwrap(),
+        Put::Mounted
+    );
+    let absent = PutOptions {
+        mount_from: vec![registries.repository(&real.reference("none"))],
+        ..PutOptions::default()
+    };
     let small = BlobSource::Bytes("small".into());
-    assert_eq!(other.put_blob(&Digest::of(b"small"), 5, small, &absent).await.unwrap(), Put::Uploaded);
+    assert_eq!(
+        other
+            .put_blob(&Digest::of(b"small"), 5, small, &absent)
+            .await
+            .unwrap(),
+        Put::Uploaded
+    );
 
     for length in [0, 100, 256 << 10, 1_500_000] {
         let bytes = noise(length);
@@ -131,23 +176,40 @@ async fn everything_goes_in_and_out_of_the_real_registry() {
     }
 
     let (z, y) = (Digest::of(b"z"), BlobSource::Bytes("y".into()));
-    let error = repository.put_blob(&z, 1, y, &PutOptions::default()).await.unwrap_err();
+    let error = repository
+        .put_blob(&z, 1, y, &PutOptions::default())
+        .await
+        .unwrap_err();
     assert_eq!(error.class(), Class::DigestMismatch);
-    assert_eq!(repository.get_manifest("none").await.unwrap_err().class(), Class::NotFound);
+    assert_eq!(
+        repository.get_manifest("none").await.unwrap_err().class(),
+        Class::NotFound
+    );
     let missing = format!(
         r#"{{"schemaVersion":2,"mediaType":"{}","config":{{"mediaType":"{}","digest":"{}","size":5}},"layers":[]}}"#,
-        media_type::OCI_MANIFEST, media_type::OCI_CONFIG, Digest::of(b"gone!")
+        media_type::OCI_MANIFEST,
+        media_type::OCI_CONFIG,
+        Digest::of(b"gone!")
     );
-    let error = repository.put_manifest("1", media_type::OCI_MANIFEST, missing).await.unwrap_err();
+    let error = repository
+        .put_manifest("1", media_type::OCI_MANIFEST, missing)
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("push the image again"), "{error}");
 
     let artifact = NewArtifact {
         artifact_type: "application/vnd.example".into(),
-        layers: vec![NewLayer::bytes("text/plain", "hello"), NewLayer::stored("text/x", digest.clone(), 3_000_000)],
+        layers: vec![
+            NewLayer::bytes("text/plain", "hello"),
+            NewLayer::stored("text/x", digest.clone(), 3_000_000),
+        ],
         ..NewArtifact::default()
     };
     let manifest = repository.put_artifact("plan", artifact).await.unwrap();
-    assert_eq!(repository.head_manifest("plan").await.unwrap().unwrap().digest, Some(manifest.clone()));
+    assert_eq!(
+        repository.head_manifest("plan").await.unwrap().unwrap().digest,
+        Some(manifest.clone())
+    );
     assert_eq!(repository.get_artifact("plan").await.unwrap().layers.len(), 2);
     assert_eq!(repository.tags().await.unwrap(), ["plan"]);
     copy_image(&repository, &manifest, &other).await.unwrap();
@@ -156,12 +218,20 @@ async fn everything_goes_in_and_out_of_the_real_registry() {
 
     repository.delete_manifest(&manifest).await.unwrap();
     repository.delete_blob(&digest).await.unwrap();
-    assert_eq!(repository.exists_many(&[digest, Digest::of(b"hello")]).await.unwrap(), [false, true]);
+    assert_eq!(
+        repository
+            .exists_many(&[digest, Digest::of(b"hello")])
+            .await
+            .unwrap(),
+        [false, true]
+    );
 }
 
 #[tokio::test]
 async fn what_oci_client_pushed_is_resolved_and_what_was_copied_it_pulls() {
-    let Some(real) = Real::start(false).await else { return };
+    let Some(real) = Real::start(false).await else {
+        return;
+    };
     let client = real.oci_client();
     let reference: oci_client::Reference = format!("{}/theirs:1", real.host).parse().unwrap();
     let layer = noise(100_000);
@@ -169,35 +239,64 @@ async fn what_oci_client_pushed_is_resolved_and_what_was_copied_it_pulls() {
     let config = format!(
         r#"{{"architecture":"amd64","os":"linux","config":{{}},"rootfs":{{"type":"layers","diff_ids":["{diff}"]}}}}"#
     );
-    let layers = [oci::ImageLayer::new(layer.clone(), media_type::OCI_LAYER.to_owned(), None)];
+    let layers = [oci::ImageLayer::new(
+        layer.clone(),
+        media_type::OCI_LAYER.to_owned(),
+        None,
+    )];
     let config = oci::Config::new(Bytes::from(config), media_type::OCI_CONFIG.to_owned(), None);
-    client.push(&reference, &layers, config, &RegistryAuth::Anonymous, None).await.unwrap();
+    client
+        .push(&reference, &layers, config, &RegistryAuth::Anonymous, None)
+        .await
+        .unwrap();
 
     let registries = Registries::new(real.config()).unwrap();
-    let image = registries.resolve(&real.reference("theirs:1"), &"linux/amd64".parse().unwrap()).await.unwrap();
+    let image = registries
+        .resolve(&real.reference("theirs:1"), &"linux/amd64".parse().unwrap())
+        .await
+        .unwrap();
     assert_eq!(image.config.rootfs.diff_ids, [diff]);
     let ours = registries.repository(&real.reference("ours"));
-    copy_image(&image.repository, &image.manifest_digest, &ours).await.unwrap();
-    ours.put_manifest("1", &image.media_type, image.manifest_bytes).await.unwrap();
+    copy_image(&image.repository, &image.manifest_digest, &ours)
+        .await
+        .unwrap();
+    ours.put_manifest("1", &image.media_type, image.manifest_bytes)
+        .await
+        .unwrap();
 
     let back: oci_client::Reference = format!("{}/ours:1", real.host).parse().unwrap();
-    let pulled = client.pull(&back, &RegistryAuth::Anonymous, vec![media_type::OCI_LAYER]).await.unwrap();
+    let pulled = client
+        .pull(&back, &RegistryAuth::Anonymous, vec![media_type::OCI_LAYER])
+        .await
+        .unwrap();
     assert_eq!(pulled.digest.as_deref(), Some(image.manifest_digest.as_str()));
     assert_eq!(pulled.layers[0].data, layer);
 }
 
 #[tokio::test]
 async fn the_real_registry_with_htpasswd_lets_the_right_password_in_only() {
-    let Some(real) = Real::start(true).await else { return };
+    let Some(real) = Real::start(true).await else {
+        return;
+    };
     let with = |password: Option<&str>| {
         let mut config = real.config();
         if let Some(password) = password {
-            config.credentials = Credentials::none().with_basic(&real.host, "bob", password).unwrap();
+            config.credentials = Credentials::none()
+                .with_basic(&real.host, "bob", password)
+                .unwrap();
         }
-        Registries::new(config).unwrap().repository(&real.reference("shop/web"))
+        Registries::new(config)
+            .unwrap()
+            .repository(&real.reference("shop/web"))
     };
-    let done = with(Some("s3cret")).put_blob_stream(&noise(600_000)[..]).await.unwrap();
-    assert_eq!(with(Some("s3cret")).blob_size(&done.digest).await.unwrap(), Some(600_000));
+    let done = with(Some("s3cret"))
+        .put_blob_stream(&noise(600_000)[..])
+        .await
+        .unwrap();
+    assert_eq!(
+        with(Some("s3cret")).blob_size(&done.digest).await.unwrap(),
+        Some(600_000)
+    );
     for password in [Some("hunter2"), None] {
         let error = with(password).put_blob_stream(&b"x"[..]).await.unwrap_err();
         assert_eq!(error.class(), Class::Unauthorized);

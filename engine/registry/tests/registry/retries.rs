@@ -10,12 +10,14 @@ use crate::fake::{Fake, answer, impatient, noise, refuse};
 #[tokio::test]
 async fn passing_failures_are_sat_out() {
     for status in [408, 429, 500, 502, 503, 504] {
-        let fake = Fake::with(move |_, state| {
-            (state.count("HEAD", "/blobs/") < 3).then(|| answer(status))
-        })
-        .await;
+        let fake =
+            Fake::with(move |_, state| (state.count("HEAD", "/blobs/") < 3).then(|| answer(status))).await;
         let digest = fake.add_blob("a", "x");
-        assert_eq!(fake.repository("a").blob_size(&digest).await.unwrap(), Some(1), "{status}");
+        assert_eq!(
+            fake.repository("a").blob_size(&digest).await.unwrap(),
+            Some(1),
+            "{status}"
+        );
         assert_eq!(fake.log().len(), 3, "{status}");
     }
 }
@@ -32,7 +34,12 @@ async fn failures_that_do_not_pass_are_reported_with_what_the_registry_said() {
 
 #[tokio::test]
 async fn what_will_not_change_is_not_tried_again() {
-    for (status, class) in [(400, Class::Invalid), (403, Class::Denied), (404, Class::NotFound), (405, Class::Unsupported)] {
+    for (status, class) in [
+        (400, Class::Invalid),
+        (403, Class::Denied),
+        (404, Class::NotFound),
+        (405, Class::Unsupported),
+    ] {
         let fake = Fake::with(move |_, _| Some(answer(status))).await;
         let error = fake.repository("a").get_manifest("1").await.unwrap_err();
         assert_eq!(error.class(), class);
@@ -43,7 +50,8 @@ async fn what_will_not_change_is_not_tried_again() {
 #[tokio::test]
 async fn retry_after_is_honoured_and_a_long_one_is_passed_on_at_once() {
     let fake = Fake::with(|_, state| {
-        (state.count("HEAD", "/blobs/") < 2).then(|| (axum::http::StatusCode::TOO_MANY_REQUESTS, [("retry-after", "1")]).into_response())
+        (state.count("HEAD", "/blobs/") < 2)
+            .then(|| (axum::http::StatusCode::TOO_MANY_REQUESTS, [("retry-after", "1")]).into_response())
     })
     .await;
     let digest = fake.add_blob("a", "x");
@@ -62,7 +70,10 @@ async fn retry_after_is_honoured_and_a_long_one_is_passed_on_at_once() {
     assert!(start.elapsed() < Duration::from_secs(1));
     assert_eq!(error.class(), Class::RateLimited);
     assert_eq!(error.retry_after(), Some(Duration::from_secs(3600)));
-    assert!(error.to_string().contains("pull rate limit") && error.to_string().contains("3600 s"), "{error}");
+    assert!(
+        error.to_string().contains("pull rate limit") && error.to_string().contains("3600 s"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -76,7 +87,12 @@ async fn nobody_there_is_found_out_quickly_and_said_plainly() {
     let repository = registries.repository(&format!("{host}/a").parse().unwrap());
     let error = repository.get_manifest("1").await.unwrap_err();
     assert_eq!(error.class(), Class::Unreachable);
-    assert!(error.to_string().contains(&format!("{host} refuses the connection")), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains(&format!("{host} refuses the connection")),
+        "{error}"
+    );
     assert!(start.elapsed() < Duration::from_secs(2));
 
     let repository = registries.repository(&"no-such-host.invalid/a".parse().unwrap());
@@ -95,10 +111,17 @@ async fn an_upload_that_fails_in_the_middle_is_started_again_and_not_doubled() {
     let digest = slipway_oci::Digest::of(&bytes);
     let repository = fake.repository("a");
     let source = slipway_registry::BlobSource::Bytes(bytes.clone());
-    let put = repository.put_blob(&digest, 100_000, source, &slipway_registry::PutOptions::default()).await.unwrap();
+    let put = repository
+        .put_blob(&digest, 100_000, source, &slipway_registry::PutOptions::default())
+        .await
+        .unwrap();
     assert_eq!(put, slipway_registry::Put::Uploaded);
     assert_eq!(fake.blob("a", &digest), Some(bytes));
-    assert_eq!(fake.seen("POST", "/uploads/").len(), 3, "each try has its own session");
+    assert_eq!(
+        fake.seen("POST", "/uploads/").len(),
+        3,
+        "each try has its own session"
+    );
 }
 
 #[tokio::test]
@@ -107,8 +130,16 @@ async fn a_silent_registry_is_given_up() {
     let host = listener.local_addr().unwrap().to_string();
     let mut config = impatient();
     config.retry.stall_timeout = Duration::from_millis(50);
-    config.hosts.insert(host.clone(), slipway_registry::HostConfig { insecure: true, ..Default::default() });
-    let repository = Registries::new(config).unwrap().repository(&format!("{host}/a").parse().unwrap());
+    config.hosts.insert(
+        host.clone(),
+        slipway_registry::HostConfig {
+            insecure: true,
+            ..Default::default()
+        },
+    );
+    let repository = Registries::new(config)
+        .unwrap()
+        .repository(&format!("{host}/a").parse().unwrap());
     let error = repository.get_manifest("1").await.unwrap_err();
     assert_eq!(error.class(), Class::Unreachable);
     assert!(error.to_string().contains("silent"), "{error}");

@@ -60,21 +60,41 @@ async fn secrets_do_not_show_in_errors_debug_output_or_logs() {
         let Some(sent) = seen.header("authorization") else {
             let challenge = format!("Bearer realm=\"http://{}/token\"", seen.header("host").unwrap());
             return Some(
-                (axum::http::StatusCode::UNAUTHORIZED, [("www-authenticate", challenge)]).into_response(),
+                (
+                    axum::http::StatusCode::UNAUTHORIZED,
+                    [("www-authenticate", challenge)],
+                )
+                    .into_response(),
             );
         };
         match state.count("GET", "/blobs/") {
             0..=2 => Some(refuse(400, "DENIED", &format!("you sent {sent}"))),
             3 => Some(
-                (axum::http::StatusCode::FOUND, [("location", "http://127.0.0.1:1/bucket?sig=s1gn3d")]).into_response(),
+                (
+                    axum::http::StatusCode::FOUND,
+                    [("location", "http://127.0.0.1:1/bucket?sig=s1gn3d")],
+                )
+                    .into_response(),
             ),
-            _ => Some((axum::http::StatusCode::BAD_GATEWAY, format!("no upstream for {sent}")).into_response()),
+            _ => Some(
+                (
+                    axum::http::StatusCode::BAD_GATEWAY,
+                    format!("no upstream for {sent}"),
+                )
+                    .into_response(),
+            ),
         }
     })
     .await;
-    let json = format!(r#"{{"auths":{{"{}":{{"auth":"Ym9iOmh1bnRlcjI="}}}}}}"#, fake.host());
+    let json = format!(
+        r#"{{"auths":{{"{}":{{"auth":"Ym9iOmh1bnRlcjI="}}}}}}"#,
+        fake.host()
+    );
     let credentials = Credentials::from_documents([("creds", json)]).unwrap();
-    let mut config = Config { credentials, ..fake.config() };
+    let mut config = Config {
+        credentials,
+        ..fake.config()
+    };
     if let Some(host) = config.hosts.get_mut(&fake.host()) {
         host.client_certificate = None;
     }
@@ -83,10 +103,19 @@ async fn secrets_do_not_show_in_errors_debug_output_or_logs() {
     let digest = slipway_oci::Digest::of(b"x");
     for _ in 0..3 {
         let error = repository.open_blob(&digest, None).await.unwrap_err();
-        assert_clean(&format!("{error} {error:?} {:?}", std::error::Error::source(&error).map(ToString::to_string)), "error");
+        assert_clean(
+            &format!(
+                "{error} {error:?} {:?}",
+                std::error::Error::source(&error).map(ToString::to_string)
+            ),
+            "error",
+        );
     }
     assert_clean(&format!("{registries:#?} {repository:?}"), "debug");
-    let shown = HostConfig { client_certificate: Some(ClientCertificate::new("c", "hunter2")), ..Default::default() };
+    let shown = HostConfig {
+        client_certificate: Some(ClientCertificate::new("c", "hunter2")),
+        ..Default::default()
+    };
     assert_clean(&format!("{shown:?}"), "debug of settings");
 
     let logs = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
@@ -98,7 +127,10 @@ async fn secrets_do_not_show_in_errors_debug_output_or_logs() {
 async fn a_password_in_a_realm_or_location_is_not_shown_either() {
     let fake = Fake::with(|seen, _| {
         if seen.is("POST", "/uploads/") {
-            let location = format!("http://bob:hunter2@{}/up?state=t0ps3cret", seen.header("host").unwrap());
+            let location = format!(
+                "http://bob:hunter2@{}/up?state=t0ps3cret",
+                seen.header("host").unwrap()
+            );
             return Some((axum::http::StatusCode::ACCEPTED, [("location", location)]).into_response());
         }
         Some(answer(if seen.path == "/up" { 500 } else { 404 }))
@@ -106,6 +138,10 @@ async fn a_password_in_a_realm_or_location_is_not_shown_either() {
     .await;
     let source = slipway_registry::BlobSource::Bytes("x".into());
     let digest = slipway_oci::Digest::of(b"x");
-    let error = fake.repository("a").put_blob(&digest, 1, source, &Default::default()).await.unwrap_err();
+    let error = fake
+        .repository("a")
+        .put_blob(&digest, 1, source, &Default::default())
+        .await
+        .unwrap_err();
     assert_clean(&format!("{error} {error:?}"), "error");
 }

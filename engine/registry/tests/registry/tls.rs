@@ -24,7 +24,10 @@ fn ca() -> Ca {
 
 fn leaf(ca: &Ca, name: &str) -> (rcgen::Certificate, KeyPair) {
     let key = KeyPair::generate().unwrap();
-    let certificate = CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, ca).unwrap();
+    let certificate = CertificateParams::new(vec![name.to_owned()])
+        .unwrap()
+        .signed_by(&key, ca)
+        .unwrap();
     (certificate, key)
 }
 
@@ -42,7 +45,9 @@ async fn serve(ca: &Ca, clients: Option<&Ca>) -> u16 {
         }
     };
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let config = builder.with_single_cert(vec![CertificateDer::from(certificate.der().to_vec())], key).unwrap();
+    let config = builder
+        .with_single_cert(vec![CertificateDer::from(certificate.der().to_vec())], key)
+        .unwrap();
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -50,10 +55,14 @@ async fn serve(ca: &Ca, clients: Option<&Ca>) -> u16 {
         while let Ok((stream, _)) = listener.accept().await {
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
-                let Ok(mut stream) = acceptor.accept(stream).await else { return };
+                let Ok(mut stream) = acceptor.accept(stream).await else {
+                    return;
+                };
                 let mut buffer = [0; 4096];
                 let _ = stream.read(&mut buffer).await;
-                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
+                let _ = stream
+                    .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+                    .await;
                 let _ = stream.shutdown().await;
             });
         }
@@ -63,7 +72,10 @@ async fn serve(ca: &Ca, clients: Option<&Ca>) -> u16 {
 
 async fn ask(port: u16, host: HostConfig) -> Result<bool> {
     let name = format!("localhost:{port}");
-    let config = Config { hosts: [(name.clone(), host)].into(), ..impatient() };
+    let config = Config {
+        hosts: [(name.clone(), host)].into(),
+        ..impatient()
+    };
     let repository = Registries::new(config)?.repository(&format!("{name}/a").parse().unwrap());
     Ok(repository.head_manifest("1").await?.is_some())
 }
@@ -72,9 +84,22 @@ async fn ask(port: u16, host: HostConfig) -> Result<bool> {
 async fn a_private_ca_is_trusted_when_given_and_refused_with_advice_when_not() {
     let ca = ca();
     let port = serve(&ca, None).await;
-    let trusting = HostConfig { ca: Some(ca.pem()), ..HostConfig::default() };
+    let trusting = HostConfig {
+        ca: Some(ca.pem()),
+        ..HostConfig::default()
+    };
     assert!(ask(port, trusting).await.unwrap());
-    assert!(ask(port, HostConfig { skip_tls_verify: true, ..HostConfig::default() }).await.unwrap());
+    assert!(
+        ask(
+            port,
+            HostConfig {
+                skip_tls_verify: true,
+                ..HostConfig::default()
+            }
+        )
+        .await
+        .unwrap()
+    );
     let error = ask(port, HostConfig::default()).await.unwrap_err();
     assert_eq!(error.class(), Class::Tls);
     assert!(error.to_string().contains("`ca`"), "{error}");
@@ -84,13 +109,22 @@ async fn a_private_ca_is_trusted_when_given_and_refused_with_advice_when_not() {
 async fn a_client_certificate_is_shown_where_it_is_wanted() {
     let (ca, clients) = (ca(), self::ca());
     let port = serve(&ca, Some(&clients)).await;
-    let without = HostConfig { ca: Some(ca.pem()), ..HostConfig::default() };
+    let without = HostConfig {
+        ca: Some(ca.pem()),
+        ..HostConfig::default()
+    };
     let (certificate, key) = leaf(&clients, "bob");
     let pair = ClientCertificate::new(certificate.pem(), key.serialize_pem());
-    let with = HostConfig { client_certificate: Some(pair), ..without.clone() };
+    let with = HostConfig {
+        client_certificate: Some(pair),
+        ..without.clone()
+    };
     assert!(ask(port, with).await.unwrap());
     let error = ask(port, without).await.unwrap_err();
-    assert!(matches!(error.class(), Class::Tls | Class::Unreachable), "{error:?}");
+    assert!(
+        matches!(error.class(), Class::Tls | Class::Unreachable),
+        "{error:?}"
+    );
 }
 
 #[tokio::test]
