@@ -292,6 +292,10 @@ impl Runner {
                 return Err(error);
             }
         };
+        // Run again against the cache, a step may leave other files under the same key: what comes after it must not be
+        // taken for what came after the old ones.
+        let again = self.environment.store.step(&content_key).is_some();
+        let content_key = if again { hex::encode(Sha256::digest(format!("{content_key} {snapshot}"))) } else { content_key };
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
         let record = StepRecord { snapshot: snapshot.clone(), content_key: content_key.clone(), created };
         for key in &keys {

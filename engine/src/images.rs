@@ -97,14 +97,20 @@ impl Images {
         };
         loop {
             let bytes = read_blob(dir, &digest).map_err(|_| missing(&digest.to_string()))?;
-            let document: serde_json::Value = parse(&bytes, &digest)?;
+            let mut document: serde_json::Value = parse(&bytes, &digest)?;
             if document.get("manifests").is_some() {
                 let index: ImageIndex = parse(&bytes, &digest)?;
                 let chosen = platform.choose(&index).ok_or_else(|| missing(&format!("{reference} for {platform}")))?;
                 digest = digest_of(chosen)?;
                 continue;
             }
-            let manifest: ImageManifest = parse(&bytes, &digest)?;
+            // Docker and BuildKit (and we) write `null` for no layers.
+            if let Some(layers) = document.get_mut("layers").filter(|layers| layers.is_null()) {
+                *layers = serde_json::Value::Array(Vec::new());
+            }
+            let manifest: ImageManifest = serde_json::from_value(document).map_err(|error| {
+                BuildError::new(FailureReason::RegistryError, format!("{digest} is no image manifest: {error}"))
+            })?;
             let config_digest = digest_of(manifest.config())?;
             let config: ImageConfig =
                 parse(&read_blob(dir, &config_digest).map_err(|_| missing(&config_digest.to_string()))?, &config_digest)?;

@@ -173,16 +173,12 @@ pub(crate) fn mount_at(
     target: &Path,
 ) -> Result<Mounted> {
     let dir = store.temporary_dir("mount")?;
-    if upper.is_none() && lower.len() < 2 {
-        // A read-only overlay wants two layers at least.
-        let empty = dir.path().join("empty");
+    // A read-only overlay wants two lower directories at least, a writable one wants one.
+    let wanted = if upper.is_some() { 1 } else { 2 };
+    while lower.len() < wanted {
+        let empty = dir.path().join(format!("empty{}", lower.len()));
         std::fs::create_dir(&empty).map_err(|error| BuildError::io("create a mount point", error))?;
-        lower.push(empty.clone());
-        if lower.len() < 2 {
-            let second = dir.path().join("empty2");
-            std::fs::create_dir(&second).map_err(|error| BuildError::io("create a mount point", error))?;
-            lower.push(second);
-        }
+        lower.push(empty);
     }
     let spec = OverlaySpec {
         lower,

@@ -19,7 +19,7 @@ use std::{
 };
 
 /// A Dockerfile is text for people; more than this is a mistake.
-const DOCKERFILE_LIMIT: u64 = 1 << 20;
+const DOCKERFILE_LIMIT: u64 = 16 << 20;
 
 /// All that a build reads, opened.
 pub(super) struct Sources {
@@ -197,7 +197,7 @@ fn read_text(file: impl Read, name: &str) -> Result<String> {
     let mut bytes = Vec::new();
     file.take(DOCKERFILE_LIMIT + 1).read_to_end(&mut bytes).with_context(|| format!("failed to read {name}"))?;
     if bytes.len() as u64 > DOCKERFILE_LIMIT {
-        bail!("{name} is too large: a Dockerfile may have {} KiB", DOCKERFILE_LIMIT >> 10);
+        bail!("{name} exceeds maximum allowed size of {DOCKERFILE_LIMIT} bytes");
     }
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

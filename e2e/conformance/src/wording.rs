@@ -19,7 +19,11 @@ pub(crate) struct Row {
 }
 
 /// The table.
-pub(crate) const TABLE: &[Row] = &[];
+pub(crate) const TABLE: &[Row] = &[Row {
+    buildkit: r#"no SSH key "" forwarded from the client"#,
+    ours: r#"no SSH key "default" forwarded from the client"#,
+    why: "a mount without an id means the one called default, and that is the name to offer a key under",
+}];
 
 /// The texts of which one must be in our message for a quoted text to count as present.
 pub(crate) fn alternatives(table: &[Row], quoted: &str) -> Vec<String> {

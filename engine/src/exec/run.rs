@@ -57,6 +57,7 @@ pub(super) async fn run(runner: &mut Runner, op: &RunOp, vertex: &Vertex) -> Res
         .await
         .map_err(join)??
     };
+    make_cwd(mounted.path(), &op.cwd)?;
     let step = step(&environment, op, mounted.path(), &mut held)?;
     let exit = execute(&environment, step, vertex).await;
     tokio::task::spawn_blocking(move || mounted.unmount()).await.map_err(join)??;
@@ -111,6 +112,17 @@ fn step(environment: &Environment, op: &RunOp, root: &Path, held: &mut Held) -> 
     step.extra_hosts = op.add_hosts.iter().map(|entry| (entry.host.clone(), entry.ip.clone())).collect();
     step.state_dir = environment.store.root().join("tmp");
     Ok(step)
+}
+
+/// A base may name a working directory that it does not have; runtimes make it then.
+fn make_cwd(root: &Path, cwd: &str) -> Result<()> {
+    let tree = DirContext::open(root, "the stage").map_err(|error| BuildError::io("open the stage's root", error))?;
+    let there = resolve(&tree, Path::new(cwd), true).and_then(|path| tree.lookup(&path));
+    match there {
+        Ok(None) => Destination::open(root)?.make_dirs(cwd, 0o755, None),
+        // The sandbox tells what is wrong with it.
+        _ => Ok(()),
+    }
 }
 
 /// The home of a user id by the image's passwd; `/` if it has none.
@@ -304,7 +316,7 @@ async fn add_mount(runner: &mut Runner, mount: &Mount, held: &mut Held, agents: 
                 if *required {
                     return Err(BuildError::new(
                         FailureReason::SecretNotFound,
-                        format!("no SSH agent or key {id:?} is offered to the build, and the step requires it"),
+                        format!("no SSH key {id:?} forwarded from the client; the step requires it, offer an agent or key under this id"),
                     ));
                 }
                 return Ok(());

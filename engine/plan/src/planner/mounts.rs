@@ -76,13 +76,8 @@ impl<'a> Planner<'a> {
         kind: MountKind,
         from: Option<Source>,
     ) -> Fallible<Mount> {
-        let written = mount.target.as_deref().unwrap_or("");
         // Without a target it is the working directory.
-        let target = paths::clean(&if written.starts_with('/') {
-            written.to_owned()
-        } else {
-            format!("/{}/{written}", built.cwd)
-        });
+        let target = in_cwd(built, mount.target.as_deref().unwrap_or(""));
         if target == "/" {
             return self.fail(at, "mount-target", format!("invalid mount target {target:?}"));
         }
@@ -100,7 +95,7 @@ impl<'a> Planner<'a> {
             MountKind::Cache => {
                 let own = match mount.id.as_deref().filter(|id| !id.is_empty()) {
                     Some(id) => id.to_owned(),
-                    None => paths::clean(written),
+                    None => paths::clean(mount.target.as_deref().unwrap_or("")),
                 };
                 let id = match self
                     .args
@@ -156,7 +151,7 @@ impl<'a> Planner<'a> {
             (None, Some(target)) => Some(target),
             (None, None) => Some(format!("/run/secrets/{}", paths::base(&id))),
         };
-        let target = target.map(|target| paths::join("/", &target));
+        let target = target.map(|target| in_cwd(built, &target));
         built.used.secret(&id, mount.required, at.span());
         Ok(Mount::Secret {
             id,
@@ -182,10 +177,23 @@ impl<'a> Planner<'a> {
         Ok(Mount::Ssh {
             id,
             required: mount.required,
-            target: mount.target.clone().filter(|target| !target.is_empty()),
+            target: mount
+                .target
+                .as_deref()
+                .filter(|target| !target.is_empty())
+                .map(|target| in_cwd(built, target)),
             mode: mount.mode.unwrap_or(0o600),
             uid: mount.uid.unwrap_or(0),
             gid: mount.gid.unwrap_or(0),
         })
     }
+}
+
+/// A mount's target: a relative one lies in the working directory.
+fn in_cwd(built: &Built, written: &str) -> String {
+    paths::clean(&if written.starts_with('/') {
+        written.to_owned()
+    } else {
+        format!("/{}/{written}", built.cwd)
+    })
 }
