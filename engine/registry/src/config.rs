@@ -114,9 +114,9 @@ impl Default for RetryPolicy {
             connect_attempts: 3,
             base_delay: Duration::from_millis(250),
             max_delay: Duration::from_secs(10),
-            max_total_wait: Duration::from_secs(120),
+            max_total_wait: Duration::from_mins(2),
             connect_timeout: Duration::from_secs(10),
-            stall_timeout: Duration::from_secs(120),
+            stall_timeout: Duration::from_mins(2),
         }
     }
 }

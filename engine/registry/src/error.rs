@@ -259,9 +259,9 @@ impl fmt::Display for Error {
                 if index > 0 {
                     f.write_str("; ")?;
                 }
-                match message.is_empty() {
-                    true => f.write_str(code)?,
-                    false => write!(f, "{code}: {message}")?,
+                f.write_str(code)?;
+                if !message.is_empty() {
+                    write!(f, ": {message}")?;
                 }
             }
             f.write_str(")")?;
@@ -397,7 +397,12 @@ mod tests {
 
     #[test]
     fn bodies_of_all_sorts_become_something_readable() {
-        let cases: &[(&str, &[(&str, &str)], Option<&str>)] = &[
+        type Case = (
+            &'static str,
+            &'static [(&'static str, &'static str)],
+            Option<&'static str>,
+        );
+        let cases: &[Case] = &[
             (r#"{"errors":[{"code":"DENIED"}]}"#, &[("DENIED", "")], None),
             (
                 r#"{"errors":[{"code":"ARTIFACT_LOCKED","message":"locked"}]}"#,

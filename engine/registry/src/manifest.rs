@@ -11,7 +11,7 @@ use slipway_oci::{Digest, Reference, media_type};
 use crate::{
     error::{Class, Error, Result},
     repository::Repository,
-    transport::{Answer, Outgoing, shown},
+    transport::{Answer, Endpoint, Outgoing, shown},
 };
 
 /// The largest manifest read (distribution specification: registries should take 4 MiB).
@@ -297,7 +297,7 @@ impl Repository {
                 .await?;
             let next = answer.header("link").and_then(next_link);
             let next = next
-                .map(|link| route.endpoint.follow(&answer.url, &link))
+                .map(|link| Endpoint::follow(&answer.url, &link))
                 .transpose()?;
             page(&answer.bytes(MAX_LIST).await?)?;
             match next {

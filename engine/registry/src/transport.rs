@@ -162,11 +162,10 @@ impl Answer {
             405 | 501 => Class::Unsupported,
             413 => Class::TooLarge,
             429 => Class::RateLimited,
-            _ if code("DIGEST_INVALID") => Class::DigestMismatch,
             _ if code("TOOMANYREQUESTS") => Class::RateLimited,
+            _ if code("DIGEST_INVALID") => Class::DigestMismatch,
             _ if code("UNSUPPORTED") => Class::Unsupported,
             _ if code("DENIED") => Class::Denied,
-            300..=399 => Class::InvalidResponse,
             500..=599 => Class::Server,
             400..=499 => Class::Invalid,
             _ => Class::InvalidResponse,
@@ -262,7 +261,7 @@ impl Registries {
                     continue;
                 }
             }
-            if let Some(next) = redirect(endpoint, &outgoing, &response)? {
+            if let Some(next) = redirect(&outgoing, &response)? {
                 redirects += 1;
                 if redirects > MAX_REDIRECTS {
                     return Err(Error::new(
@@ -300,7 +299,7 @@ impl Registries {
 }
 
 /// Where to go instead, if the answer says so and the method allows it.
-fn redirect(endpoint: &Endpoint, outgoing: &Outgoing, response: &reqwest::Response) -> Result<Option<Url>> {
+fn redirect(outgoing: &Outgoing, response: &reqwest::Response) -> Result<Option<Url>> {
     let reading = matches!(outgoing.method, Method::GET | Method::HEAD);
     let follow = match response.status().as_u16() {
         301..=303 => reading,
@@ -311,7 +310,7 @@ fn redirect(endpoint: &Endpoint, outgoing: &Outgoing, response: &reqwest::Respon
         return Ok(None);
     };
     let location = location.to_str().map_err(|_| bad_location())?;
-    endpoint.follow(&outgoing.url, location).map(Some)
+    Endpoint::follow(&outgoing.url, location).map(Some)
 }
 
 pub(crate) fn bad_location() -> Error {
@@ -323,10 +322,11 @@ pub(crate) fn bad_location() -> Error {
 
 /// A URL for people: no query (signatures, upload state), no user.
 pub(crate) fn shown(url: &Url) -> String {
-    let mut text = format!("{}://{}", url.scheme(), url.host_str().unwrap_or_default());
-    if let Some(port) = url.port() {
-        text.push_str(&format!(":{port}"));
-    }
-    text.push_str(url.path());
-    text
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    format!(
+        "{}://{}{port}{}",
+        url.scheme(),
+        url.host_str().unwrap_or_default(),
+        url.path()
+    )
 }

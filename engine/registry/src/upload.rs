@@ -16,7 +16,7 @@ use crate::{
     auth::Scopes,
     error::{Class, Error, Result},
     repository::{Repository, Route},
-    transport::{Answer, Backoff, Call, Open, Outgoing, Payload, bad_location},
+    transport::{Answer, Backoff, Call, Endpoint, Open, Outgoing, Payload, bad_location},
 };
 
 mod stream;
@@ -298,7 +298,7 @@ impl Repository {
             .and_then(|n| n.trim().parse().ok())
             .unwrap_or(0);
         Ok(Opened::Session(Session {
-            url: location(route, &answer)?,
+            url: location(&answer)?,
             min_chunk,
         }))
     }
@@ -346,7 +346,7 @@ impl Repository {
 }
 
 /// Where an upload goes on.
-pub(crate) fn location(route: &Route, answer: &Answer) -> Result<Url> {
+pub(crate) fn location(answer: &Answer) -> Result<Url> {
     let text = answer.header("location").ok_or_else(|| {
         Error::new(
             Class::InvalidResponse,
@@ -356,5 +356,5 @@ pub(crate) fn location(route: &Route, answer: &Answer) -> Result<Url> {
     if text.is_empty() {
         return Err(bad_location());
     }
-    route.endpoint.follow(&answer.url, text)
+    Endpoint::follow(&answer.url, text)
 }

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Lifetime when the answer names none (distribution, "Token Authentication Specification").
-const DEFAULT_LIFETIME: Duration = Duration::from_secs(60);
+const DEFAULT_LIFETIME: Duration = Duration::from_mins(1);
 /// Token answers are a few KiB; anything near this is something else.
 const MAX_ANSWER: u64 = 1 << 20;
 

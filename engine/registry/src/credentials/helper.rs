@@ -41,10 +41,13 @@ impl Helpers {
     }
 }
 
+/// By helper and registry; `None` is an answer too.
+type Answers = HashMap<(String, String), Option<Arc<Credential>>>;
+
 /// All helpers, and what they have answered: some of them open a dialogue, so none is asked twice.
 pub(super) struct DockerCli {
     helpers: Vec<Helpers>,
-    answers: Mutex<HashMap<(String, String), Option<Arc<Credential>>>>,
+    answers: Mutex<Answers>,
 }
 
 impl DockerCli {

@@ -131,7 +131,8 @@ mod tests {
 
     #[test]
     fn keys_match_hosts_and_paths_as_the_kubelet_and_docker_mean_them() {
-        let cases: &[(&str, &str, &str, Option<(usize, bool)>)] = &[
+        type Case = (&'static str, &'static str, &'static str, Option<(usize, bool)>);
+        let cases: &[Case] = &[
             (
                 "registry.example.com",
                 "registry.example.com",

@@ -62,7 +62,7 @@ impl Endpoint {
     }
 
     /// Resolves a `Location` seen at `from`. Refuses to leave TLS for plain HTTP.
-    pub(crate) fn follow(&self, from: &Url, location: &str) -> Result<Url> {
+    pub(crate) fn follow(from: &Url, location: &str) -> Result<Url> {
         let mut url = from.join(location).map_err(|_| bad_location())?;
         if from.scheme() == "https" && url.scheme() == "http" {
             // A registry behind a TLS proxy that does not know its own outer name: it means itself.
@@ -207,7 +207,7 @@ mod tests {
             ("file:///etc/passwd", None),
             ("http://", None),
         ] {
-            let got = endpoint.follow(&from, location).ok();
+            let got = Endpoint::follow(&from, location).ok();
             assert_eq!(got.as_ref().map(Url::as_str), expected, "{location}");
         }
         assert!(!endpoint.is_home(&"https://r.example.com:8443/".parse().unwrap()));

@@ -95,7 +95,7 @@ impl Wire {
             Payload::Bytes(bytes) => {
                 request = request
                     .body(body_of(bytes.clone(), moved.clone()))
-                    .header(http::header::CONTENT_LENGTH, bytes.len())
+                    .header(http::header::CONTENT_LENGTH, bytes.len());
             }
             Payload::Stream { size, open } => {
                 let stream = open().await.map_err(|error| (Nature::Final, error))?;
@@ -285,6 +285,6 @@ mod tests {
         assert!(
             Backoff::new(&policy).next(6, Some(Duration::from_secs(10))) >= Some(Duration::from_secs(10))
         );
-        assert_eq!(Backoff::new(&policy).next(6, Some(Duration::from_secs(60))), None);
+        assert_eq!(Backoff::new(&policy).next(6, Some(Duration::from_mins(1))), None);
     }
 }

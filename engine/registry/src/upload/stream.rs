@@ -238,7 +238,7 @@ impl BlobUpload {
             {
                 Ok(answer) => {
                     if answer.header("location").is_some() {
-                        session.url = location(&self.route, &answer)?;
+                        session.url = location(&answer)?;
                     }
                     let taken = taken(&answer)
                         .filter(|taken| *taken > self.sent && *taken < end)
@@ -306,7 +306,7 @@ impl BlobUpload {
             other => other?,
         };
         let url = if answer.header("location").is_some() {
-            location(&self.route, &answer)?
+            location(&answer)?
         } else {
             session.url.clone()
         };

@@ -68,9 +68,7 @@ impl Real {
         );
         if auth {
             std::fs::write(dir.path().join("htpasswd"), HTPASSWD).unwrap();
-            config.push_str(&format!(
-                "auth: {{htpasswd: {{realm: test, path: {root}/htpasswd}}}}\n"
-            ));
+            config = format!("{config}auth: {{htpasswd: {{realm: test, path: {root}/htpasswd}}}}\n");
         }
         let file = dir.path().join("config.yml");
         std::fs::write(&file, config).unwrap();

@@ -69,7 +69,7 @@ async fn retry_after_is_honoured_and_a_long_one_is_passed_on_at_once() {
     let error = fake.repository("a").get_manifest("1").await.unwrap_err();
     assert!(start.elapsed() < Duration::from_secs(1));
     assert_eq!(error.class(), Class::RateLimited);
-    assert_eq!(error.retry_after(), Some(Duration::from_secs(3600)));
+    assert_eq!(error.retry_after(), Some(Duration::from_hours(1)));
     assert!(
         error.to_string().contains("pull rate limit") && error.to_string().contains("3600 s"),
         "{error}"

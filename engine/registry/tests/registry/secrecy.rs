@@ -140,7 +140,7 @@ async fn a_password_in_a_realm_or_location_is_not_shown_either() {
     let digest = slipway_oci::Digest::of(b"x");
     let error = fake
         .repository("a")
-        .put_blob(&digest, 1, source, &Default::default())
+        .put_blob(&digest, 1, source, &slipway_registry::PutOptions::default())
         .await
         .unwrap_err();
     assert_clean(&format!("{error} {error:?}"), "error");

@@ -384,7 +384,7 @@ async fn a_blocking_packer_writes_and_learns_of_failures() {
     // Dropped half-way: nothing is left open.
     let fake = Fake::start().await;
     let mut writer = fake.repository("a").start_upload().await.unwrap().into_writer();
-    tokio::task::spawn_blocking(move || writer.write_all(&[7; 600_000]).unwrap())
+    tokio::task::spawn_blocking(move || writer.write_all(&vec![7; 600_000]).unwrap())
         .await
         .unwrap();
     while !fake.state.uploads.lock().unwrap().is_empty() {
