@@ -3,7 +3,7 @@
 use crate::options::{BuildOptions, ProgressMode};
 use anyhow::{Context as _, Result, bail};
 use slipway_engine::{
-    BuildError, Fetcher, Packing, Progress, Store, StepCache,
+    BuildError, Fetcher, Packing, Progress, StepCache, Store,
     cache::{CacheMode, CachePlace, Imported, Recorder},
     driver::{Driver, Offers, Pack},
     export::{self, AnnotationSet, Images as Exported},
@@ -75,14 +75,17 @@ pub fn run(options: BuildOptions) -> ExitCode {
 
 fn sink(options: &BuildOptions) -> Arc<dyn Sink> {
     let err = || Box::new(std::io::stderr());
-    let mode = if options.quiet { ProgressMode::Quiet } else { options.progress };
+    let mode = if options.quiet {
+        ProgressMode::Quiet
+    } else {
+        options.progress
+    };
     match mode {
         ProgressMode::Quiet => Arc::new(Quiet),
         ProgressMode::Rawjson => Arc::new(RawJson::new(err())),
-        ProgressMode::Plain => Arc::new(Plain::new(err())),
         ProgressMode::Tty => Arc::new(Tty::new(err(), columns())),
         ProgressMode::Auto if std::io::stderr().is_terminal() => Arc::new(Tty::new(err(), columns())),
-        ProgressMode::Auto => Arc::new(Plain::new(err())),
+        ProgressMode::Auto | ProgressMode::Plain => Arc::new(Plain::new(err())),
     }
 }
 
@@ -94,15 +97,25 @@ fn store_dir(options: &BuildOptions) -> PathBuf {
     if let Some(dir) = &options.store {
         return dir.clone();
     }
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|dir| dir.is_absolute());
-    let home = || std::env::var_os("HOME").map_or_else(std::env::temp_dir, PathBuf::from).join(".cache");
+    let cache = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .filter(|dir| dir.is_absolute());
+    let home = || {
+        std::env::var_os("HOME")
+            .map_or_else(std::env::temp_dir, PathBuf::from)
+            .join(".cache")
+    };
     cache.unwrap_or_else(home).join("slipway/store")
 }
 
 fn registries(options: &BuildOptions) -> Result<Registries> {
     let mut config = Config::default();
     for host in &options.insecure_registries {
-        config.hosts.entry(host.clone()).or_insert_with(HostConfig::default).insecure = true;
+        config
+            .hosts
+            .entry(host.clone())
+            .or_insert_with(HostConfig::default)
+            .insecure = true;
     }
     config.credentials = Credentials::from_docker_cli().map_err(BuildError::from)?;
     Registries::new(config).map_err(|error| BuildError::from(error).into())
@@ -126,7 +139,11 @@ async fn build(options: BuildOptions) -> Result<ExitCode> {
         }
     });
     let sources = sources::open(&options, &driver).await?;
-    let mut offers = Offers { context: Some(sources.context.clone()), named: sources.named.clone(), ..Offers::default() };
+    let mut offers = Offers {
+        context: Some(sources.context.clone()),
+        named: sources.named.clone(),
+        ..Offers::default()
+    };
     request::secrets(&options, &mut offers)?;
     let agents = agent::offer(&options.ssh, &mut offers)?;
     if let Some(call) = calls::wanted(&options)? {
@@ -173,12 +190,18 @@ async fn finish(
         match Imported::open(registries, &place).await {
             Ok(imported) => caches.push(Arc::new(imported)),
             // A cache that is not there makes a build slow, not wrong.
-            Err(error) => driver.progress.start(format!("import cache {spec}")).failed(error.message()),
+            Err(error) => driver
+                .progress
+                .start(format!("import cache {spec}"))
+                .failed(error.message()),
         }
     }
     let recorder = Arc::new(Recorder::default());
-    let cache_to: Vec<(CachePlace, CacheMode)> =
-        options.cache_to.iter().map(|spec| cache_place(spec)).collect::<Result<_>>()?;
+    let cache_to: Vec<(CachePlace, CacheMode)> = options
+        .cache_to
+        .iter()
+        .map(|spec| cache_place(spec))
+        .collect::<Result<_>>()?;
     if !cache_to.is_empty() {
         caches.push(recorder.clone());
     }
@@ -208,11 +231,11 @@ async fn finish(
                 finished = Some(Finished { images, names });
             }
             Kind::Tar { dest } => {
-                export::export_tar(&driver.store, roots(plan, &stages, output.split), clamp, dest).await?;
+                export::export_tar(&driver.store, roots(plan, &stages), clamp, dest).await?;
             }
             Kind::Local { dest } => {
                 let owners = export::Owners::Caller;
-                let roots = roots(plan, &stages, output.split);
+                let roots = roots(plan, &stages);
                 export::export_directory(&driver.store, roots, clamp, owners, dest).await?;
             }
         }
@@ -220,18 +243,16 @@ async fn finish(
     let results: Vec<_> = stages.iter().map(|stage| stage.root.clone()).collect();
     for (place, mode) in &cache_to {
         let vertex = driver.progress.start("export cache");
-        recorder.export(&driver.store, registries, place, *mode, &results, &packing).await?;
+        recorder
+            .export(&driver.store, registries, place, *mode, &results, &packing)
+            .await?;
         vertex.done();
     }
     Ok(finished)
 }
 
 /// Names for directories beside the roots; several platforms get one each.
-fn roots(
-    plan: &BuildPlan,
-    stages: &[slipway_engine::StageResult],
-    _split: Option<bool>,
-) -> Vec<(String, slipway_engine::Root)> {
+fn roots(plan: &BuildPlan, stages: &[slipway_engine::StageResult]) -> Vec<(String, slipway_engine::Root)> {
     plan.results
         .iter()
         .zip(stages)
@@ -252,14 +273,24 @@ async fn collect(
     for (result, stage) in plan.results.iter().zip(stages) {
         let mut layers = stage.root.layers.clone();
         for index in 0..layers.len() {
-            let below = slipway_engine::Root { layers: layers[..index].to_vec(), ..Default::default() };
-            let packed = slipway_engine::pack_layer(&driver.store, &stage.root.layers[index], &below, packing).await?;
+            let below = slipway_engine::Root {
+                layers: layers[..index].to_vec(),
+                ..Default::default()
+            };
+            let packed =
+                slipway_engine::pack_layer(&driver.store, &stage.root.layers[index], &below, packing).await?;
             layers[index].desc = Some(packed);
         }
         let config = image::config(plan, result, &layers, epoch);
         parts.push((result.platform.clone(), config, layers));
     }
-    Ok(export::collect(&driver.store, parts, packing.docker, annotations, epoch)?)
+    Ok(export::collect(
+        &driver.store,
+        parts,
+        packing.docker,
+        annotations,
+        epoch,
+    )?)
 }
 
 async fn write_image(driver: &Driver, images: &Exported, names: &[Reference], output: &Output) -> Result<()> {
@@ -268,10 +299,21 @@ async fn write_image(driver: &Driver, images: &Exported, names: &[Reference], ou
             if names.is_empty() {
                 bail!("a push needs a name: add --tag NAME");
             }
-            export::push(&driver.store, driver.images.registries(), images, names, &driver.progress).await?;
+            export::push(
+                &driver.store,
+                driver.images.registries(),
+                images,
+                names,
+                &driver.progress,
+            )
+            .await?;
         }
         Kind::Layout { tar, docker, dest } => {
-            let options = export::LayoutOptions { names: names.to_vec(), tar: *tar, docker: *docker };
+            let options = export::LayoutOptions {
+                names: names.to_vec(),
+                tar: *tar,
+                docker: *docker,
+            };
             let vertex = driver.progress.start("export the image");
             export::write_layout(&driver.store, images, &options, dest).await?;
             if let Some(digest) = images.digest() {
@@ -302,11 +344,17 @@ fn cache_place(spec: &str) -> Result<(CachePlace, CacheMode)> {
     let place = match kind {
         "local" => {
             let dir = attributes.get("dest").or_else(|| attributes.get("src"));
-            CachePlace::Local(absolute(Path::new(dir.context("a local cache needs src=DIR or dest=DIR")?))?)
+            CachePlace::Local(absolute(Path::new(
+                dir.context("a local cache needs src=DIR or dest=DIR")?,
+            ))?)
         }
         "registry" => {
             let reference = attributes.get("ref").context("a registry cache needs ref=NAME")?;
-            CachePlace::Registry(reference.parse().with_context(|| format!("cache reference {reference:?}"))?)
+            CachePlace::Registry(
+                reference
+                    .parse()
+                    .with_context(|| format!("cache reference {reference:?}"))?,
+            )
         }
         other => bail!("cache type {other:?} is not there; use local or registry"),
     };
@@ -316,7 +364,11 @@ fn cache_place(spec: &str) -> Result<(CachePlace, CacheMode)> {
 /// The files that were asked for, and the id for `--quiet`.
 fn report(options: &BuildOptions, finished: Option<&Finished>) -> Result<()> {
     let Some(finished) = finished else { return Ok(()) };
-    let digest = finished.images.digest().map(ToString::to_string).unwrap_or_default();
+    let digest = finished
+        .images
+        .digest()
+        .map(ToString::to_string)
+        .unwrap_or_default();
     let id = match finished.images.images.as_slice() {
         [only] => only.config_digest.to_string(),
         _ => digest.clone(),
@@ -328,7 +380,10 @@ fn report(options: &BuildOptions, finished: Option<&Finished>) -> Result<()> {
         let mut metadata = serde_json::Map::new();
         metadata.insert("containerimage.digest".into(), digest.into());
         if let [only] = finished.images.images.as_slice() {
-            metadata.insert("containerimage.config.digest".into(), only.config_digest.to_string().into());
+            metadata.insert(
+                "containerimage.config.digest".into(),
+                only.config_digest.to_string().into(),
+            );
         }
         if !finished.names.is_empty() {
             let names: Vec<_> = finished.names.iter().map(ToString::to_string).collect();

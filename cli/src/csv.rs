@@ -51,7 +51,10 @@ mod tests {
     #[test]
     fn quoted_fields_may_hold_commas() {
         let read = fields(r#"type=oci,"name=a,b",tar=false,push,"x=""q""""#).unwrap();
-        let read: Vec<_> = read.iter().map(|(key, value)| (key.as_str(), value.as_deref())).collect();
+        let read: Vec<_> = read
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_deref()))
+            .collect();
         let expected = [
             ("type", Some("oci")),
             ("name", Some("a,b")),

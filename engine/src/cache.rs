@@ -18,7 +18,7 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use slipway_oci::{Digest, Reference, media_type};
 use slipway_plan::protocol::FailureReason;
-use slipway_registry::{Registries, Repository};
+use slipway_registry::{PutOptions, Registries, Repository};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fs,
@@ -108,8 +108,10 @@ impl Recorder {
         results: &[Root],
         packing: &Packing,
     ) -> Result<()> {
-        let kept: HashSet<_> =
-            results.iter().flat_map(|root| root.layers.iter().map(|layer| layer.snapshot.clone())).collect();
+        let kept: HashSet<_> = results
+            .iter()
+            .flat_map(|root| root.layers.iter().map(|layer| layer.snapshot.clone()))
+            .collect();
         let noted = lock(&self.0).clone();
         let mut records = BTreeMap::new();
         let mut layers: BTreeMap<Digest, Layer> = BTreeMap::new();
@@ -117,14 +119,32 @@ impl Recorder {
             if mode == CacheMode::Min && !kept.contains(&record.snapshot) {
                 continue;
             }
-            let Some((layer, below)) = root.layers.split_last() else { continue };
-            let below = Root { layers: below.to_vec(), content_key: String::new() };
+            let Some((layer, below)) = root.layers.split_last() else {
+                continue;
+            };
+            let below = Root {
+                layers: below.to_vec(),
+                content_key: String::new(),
+            };
             let desc = pack_layer(store, layer, &below, packing).await?;
-            layers.insert(desc.digest.clone(), Layer { desc: Some(desc.clone()), ..layer.clone() });
-            records
-                .insert(key, Record { layer: desc, content_key: record.content_key, created: record.created });
+            layers.insert(
+                desc.digest.clone(),
+                Layer {
+                    desc: Some(desc.clone()),
+                    ..layer.clone()
+                },
+            );
+            records.insert(
+                key,
+                Record {
+                    layer: desc,
+                    content_key: record.content_key,
+                    created: record.created,
+                },
+            );
         }
-        let config = serde_json::to_vec(&Records { version: 1, records }).map_err(internal)?;
+        let config =
+            serde_json::to_vec(&Records { version: 1, records }).map_err(|error| internal(&error))?;
         let descriptors = layers
             .values()
             .filter_map(|layer| layer.desc.as_ref())
@@ -145,7 +165,7 @@ impl Recorder {
             },
             layers: descriptors,
         })
-        .map_err(internal)?;
+        .map_err(|error| internal(&error))?;
         match place {
             CachePlace::Local(dir) => write_local(store, dir, &layers, &config, &manifest).await,
             CachePlace::Registry(reference) => {
@@ -155,17 +175,27 @@ impl Recorder {
                 }
                 let bytes = slipway_registry::BlobSource::Bytes(config.clone().into());
                 repository
-                    .put_blob(&Digest::of(&config), config.len() as u64, bytes, &Default::default())
+                    .put_blob(
+                        &Digest::of(&config),
+                        config.len() as u64,
+                        bytes,
+                        &PutOptions::default(),
+                    )
                     .await?;
-                repository.put_manifest(reference, media_type::OCI_MANIFEST, manifest).await?;
+                repository
+                    .put_manifest(reference, media_type::OCI_MANIFEST, manifest)
+                    .await?;
                 Ok(())
             }
         }
     }
 }
 
-fn internal(error: serde_json::Error) -> BuildError {
-    BuildError::new(FailureReason::Internal, format!("failed to write a cache: {error}"))
+fn internal(error: &serde_json::Error) -> BuildError {
+    BuildError::new(
+        FailureReason::Internal,
+        format!("failed to write a cache: {error}"),
+    )
 }
 
 async fn write_local(
@@ -186,7 +216,12 @@ async fn write_local(
         let mut reader: BlobReader = match (&layer.desc, &layer.blobs) {
             _ if store.has_blob(digest) => Box::new(store.open_blob(digest)?),
             (Some(desc), Some(from)) => from.open(desc).await?,
-            _ => return Err(BuildError::new(FailureReason::Internal, format!("nobody has the layer {digest}"))),
+            _ => {
+                return Err(BuildError::new(
+                    FailureReason::Internal,
+                    format!("nobody has the layer {digest}"),
+                ));
+            }
         };
         let part = path.with_extension("part");
         let copy = tokio::task::spawn_blocking(move || -> std::io::Result<()> {
@@ -208,7 +243,9 @@ async fn write_local(
         }],
     });
     let part = dir.join("index.json.part");
-    fs::write(&part, index.to_string()).and_then(|()| fs::rename(&part, dir.join("index.json"))).map_err(failed)
+    fs::write(&part, index.to_string())
+        .and_then(|()| fs::rename(&part, dir.join("index.json")))
+        .map_err(failed)
 }
 
 /// A cache that was read.
@@ -235,34 +272,53 @@ impl Imported {
             CachePlace::Local(dir) => (read_local(dir)?, Arc::new(LayoutBlobs(dir.clone()))),
             CachePlace::Registry(reference) => {
                 let repository = registries.repository(reference);
-                (read_registry(&repository, reference).await?, Arc::new(RegistryBlobs(repository)))
+                (
+                    read_registry(&repository, reference).await?,
+                    Arc::new(RegistryBlobs(repository)),
+                )
             }
         };
         let records: Records = serde_json::from_slice(&records).map_err(|error| {
-            BuildError::new(FailureReason::RegistryError, format!("the cache cannot be read: {error}"))
+            BuildError::new(
+                FailureReason::RegistryError,
+                format!("the cache cannot be read: {error}"),
+            )
         })?;
-        Ok(Self { records: records.records.into_iter().collect(), blobs })
+        Ok(Self {
+            records: records.records.into_iter().collect(),
+            blobs,
+        })
     }
 }
 
 fn read_local(dir: &Path) -> Result<Vec<u8>> {
     let failed = |error| BuildError::io(format!("read the cache {}", dir.display()), error);
     let blob = |digest: &Digest| dir.join("blobs/sha256").join(digest.hex());
-    let index: serde_json::Value =
-        serde_json::from_slice(&fs::read(dir.join("index.json")).map_err(failed)?).map_err(internal)?;
+    let index: serde_json::Value = serde_json::from_slice(&fs::read(dir.join("index.json")).map_err(failed)?)
+        .map_err(|error| internal(&error))?;
     let digest: Digest =
-        serde_json::from_value(index["manifests"][0]["digest"].clone()).map_err(internal)?;
-    let manifest: Manifest = serde_json::from_slice(&fs::read(blob(&digest)).map_err(failed)?).map_err(internal)?;
+        serde_json::from_value(index["manifests"][0]["digest"].clone()).map_err(|error| internal(&error))?;
+    let manifest: Manifest = serde_json::from_slice(&fs::read(blob(&digest)).map_err(failed)?)
+        .map_err(|error| internal(&error))?;
     fs::read(blob(&manifest.config.digest)).map_err(failed)
 }
 
 async fn read_registry(repository: &Repository, reference: &Reference) -> Result<Vec<u8>> {
     let document = repository.get_manifest(reference).await?;
     let manifest: Manifest = serde_json::from_slice(&document.bytes).map_err(|error| {
-        BuildError::new(FailureReason::RegistryError, format!("{reference} is no cache of Slipway: {error}"))
+        BuildError::new(
+            FailureReason::RegistryError,
+            format!("{reference} is no cache of Slipway: {error}"),
+        )
     })?;
     if manifest.artifact_type != RECORDS_TYPE {
-        return Err(BuildError::new(FailureReason::RegistryError, format!("{reference} is no cache of Slipway")));
+        return Err(BuildError::new(
+            FailureReason::RegistryError,
+            format!("{reference} is no cache of Slipway"),
+        ));
     }
-    Ok(repository.read_blob(&manifest.config.digest, RECORDS_LIMIT).await?.to_vec())
+    Ok(repository
+        .read_blob(&manifest.config.digest, RECORDS_LIMIT)
+        .await?
+        .to_vec())
 }

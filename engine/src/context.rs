@@ -151,14 +151,21 @@ pub(crate) fn resolve_with(
         }
         let next = done.join(&part);
         let last = todo.is_empty();
-        let target = if last && !follow_last { None } else { read_link(&next)? };
+        let target = if last && !follow_last {
+            None
+        } else {
+            read_link(&next)?
+        };
         let Some(target) = target else {
             done = next;
             continue;
         };
         links += 1;
         if links > LINK_LIMIT {
-            return Err(io::Error::other(format!("too many symbolic links in {}", path.display())));
+            return Err(io::Error::other(format!(
+                "too many symbolic links in {}",
+                path.display()
+            )));
         }
         if target.is_absolute() {
             done = PathBuf::new();
@@ -200,12 +207,22 @@ pub struct MemContext {
 impl MemContext {
     /// Files by path, with their modes, all of this time.
     pub fn new(files: impl IntoIterator<Item = (PathBuf, Vec<u8>, u32)>, mtime: (i64, u32)) -> Self {
-        let files = files.into_iter().map(|(path, data, mode)| (clean(&path), (data, mode))).collect();
+        let files = files
+            .into_iter()
+            .map(|(path, data, mode)| (clean(&path), (data, mode)))
+            .collect();
         Self { files, mtime }
     }
 
     fn entry(&self, kind: Kind, mode: u32) -> Entry {
-        Entry { kind, mode, uid: 0, gid: 0, mtime: self.mtime, hardlink: None }
+        Entry {
+            kind,
+            mode,
+            uid: 0,
+            gid: 0,
+            mtime: self.mtime,
+            hardlink: None,
+        }
     }
 }
 
@@ -222,7 +239,16 @@ impl Context for MemContext {
         let mut names: Vec<OsString> = self
             .files
             .keys()
-            .filter_map(|file| Some(file.strip_prefix(path).ok()?.components().next()?.as_os_str().to_owned()))
+            .filter_map(|file| {
+                Some(
+                    file.strip_prefix(path)
+                        .ok()?
+                        .components()
+                        .next()?
+                        .as_os_str()
+                        .to_owned(),
+                )
+            })
             .collect();
         names.sort_by(|one, two| one.as_bytes().cmp(two.as_bytes()));
         names.dedup();
@@ -252,8 +278,13 @@ mod tests {
 
     #[test]
     fn links_never_lead_out_of_the_tree() {
-        let links: BTreeMap<&str, &str> =
-            [("a", "/x/y"), ("up", "../../../etc"), ("x/y", "../z"), ("loop", "loop")].into();
+        let links: BTreeMap<&str, &str> = [
+            ("a", "/x/y"),
+            ("up", "../../../etc"),
+            ("x/y", "../z"),
+            ("loop", "loop"),
+        ]
+        .into();
         let read = |path: &Path| Ok(links.get(path.to_str().unwrap()).map(PathBuf::from));
         let cases = [
             ("/a/f", "z/f"),
@@ -263,7 +294,11 @@ mod tests {
             ("plain/file", "plain/file"),
         ];
         for (path, resolved) in cases {
-            assert_eq!(resolve_with(Path::new(path), true, read).unwrap(), Path::new(resolved), "{path}");
+            assert_eq!(
+                resolve_with(Path::new(path), true, read).unwrap(),
+                Path::new(resolved),
+                "{path}"
+            );
         }
         assert_eq!(resolve_with(Path::new("a"), false, read).unwrap(), Path::new("a"));
         assert!(resolve_with(Path::new("loop"), true, read).is_err());

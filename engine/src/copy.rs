@@ -69,12 +69,19 @@ pub(crate) struct Node {
 pub(crate) fn select(context: &dyn Context, request: &Request<'_>) -> Result<Vec<Match>> {
     if let Some(required) = request.required {
         let path = resolve(context, Path::new(required), true).map_err(reading(context, required))?;
-        if context.lookup(&path).map_err(reading(context, required))?.is_none() {
+        if context
+            .lookup(&path)
+            .map_err(reading(context, required))?
+            .is_none()
+        {
             return Err(not_found(context, required));
         }
     }
-    let (base, pattern) =
-        if request.wildcard { split_wildcards(request.path) } else { (PathBuf::from(request.path), None) };
+    let (base, pattern) = if request.wildcard {
+        split_wildcards(request.path)
+    } else {
+        (PathBuf::from(request.path), None)
+    };
     let mut named = Vec::new();
     if let Some(pattern) = pattern {
         let base = resolve(context, &base, request.follow).map_err(reading(context, request.path))?;
@@ -91,7 +98,11 @@ pub(crate) fn select(context: &dyn Context, request: &Request<'_>) -> Result<Vec
     let mut matches = Vec::new();
     for name in named {
         let source = resolve(context, &name, request.follow).map_err(reading(context, request.path))?;
-        if context.lookup(&source).map_err(reading(context, request.path))?.is_none() {
+        if context
+            .lookup(&source)
+            .map_err(reading(context, request.path))?
+            .is_none()
+        {
             return Err(not_found(context, &format!("/{}", name.display())));
         }
         matches.push(Match { source, named: name });
@@ -108,9 +119,10 @@ fn not_found(context: &dyn Context, path: &str) -> BuildError {
     let shown = format!("/{}", path.trim_start_matches('/'));
     let mut message = format!("{shown:?}: not found in {}", context.describe());
     if let Some(pattern) = context.hidden_by(&clean(Path::new(path))) {
-        message.push_str(&format!("; it is there, but the ignore file hides it with the pattern {pattern:?}"));
+        message =
+            format!("{message}; it is there, but the ignore file hides it with the pattern {pattern:?}");
     } else if let Some(close) = close_name(context, &clean(Path::new(path))) {
-        message.push_str(&format!("; did you mean {close:?}?"));
+        message = format!("{message}; did you mean {close:?}?");
     }
     BuildError::not_found(message)
 }
@@ -120,7 +132,9 @@ fn close_name(context: &dyn Context, path: &Path) -> Option<String> {
     let dir = resolve(context, path.parent()?, true).ok()?;
     let wanted = path.file_name()?.to_string_lossy().to_lowercase();
     let entries = context.list(&dir).ok()?;
-    let names = entries.into_iter().map(|(name, _)| name.to_string_lossy().into_owned());
+    let names = entries
+        .into_iter()
+        .map(|(name, _)| name.to_string_lossy().into_owned());
     names
         .map(|name| (edits(&name.to_lowercase(), &wanted), name))
         .filter(|(edits, _)| *edits <= 1 + wanted.len() / 5)
@@ -146,8 +160,10 @@ fn edits(one: &str, two: &str) -> usize {
 
 /// The part of a path before the first wildcard, and the parts from there on.
 fn split_wildcards(path: &str) -> (PathBuf, Option<Vec<String>>) {
-    let parts: Vec<String> =
-        clean(Path::new(path)).iter().map(|part| part.to_string_lossy().into_owned()).collect();
+    let parts: Vec<String> = clean(Path::new(path))
+        .iter()
+        .map(|part| part.to_string_lossy().into_owned())
+        .collect();
     match parts.iter().position(|part| glob::has_wildcards(part)) {
         // Without a wildcard nothing is matched, so that backslashes stay what they are.
         None => (parts.iter().collect(), None),
@@ -157,7 +173,9 @@ fn split_wildcards(path: &str) -> (PathBuf, Option<Vec<String>>) {
 
 /// Everything below `dir` that matches, level by level: a wildcard never crosses a `/`. Links are not followed.
 fn expand(context: &dyn Context, dir: &Path, pattern: &[String], found: &mut Vec<PathBuf>) -> io::Result<()> {
-    let Some((first, rest)) = pattern.split_first() else { return Ok(()) };
+    let Some((first, rest)) = pattern.split_first() else {
+        return Ok(());
+    };
     for (name, entry) in context.list(dir)? {
         if !glob::matches(first, &name.to_string_lossy()).unwrap_or(false) {
             continue;
@@ -184,12 +202,19 @@ impl Filter {
     pub(crate) fn of(request: &Request<'_>) -> Result<Self> {
         let compile = |patterns: &[&str]| {
             Matcher::new(patterns).map_err(|error| {
-                BuildError::new(slipway_plan::protocol::FailureReason::DockerfileInvalid, error.to_string())
+                BuildError::new(
+                    slipway_plan::protocol::FailureReason::DockerfileInvalid,
+                    error.to_string(),
+                )
             })
         };
         let include = match request.include {
             Some(pattern) => {
-                let parts = pattern.trim_start_matches('/').split('/').map(ToOwned::to_owned).collect();
+                let parts = pattern
+                    .trim_start_matches('/')
+                    .split('/')
+                    .map(ToOwned::to_owned)
+                    .collect();
                 Some((compile(&[pattern])?, parts))
             }
             None => None,
@@ -198,7 +223,9 @@ impl Filter {
             None
         } else {
             let patterns: Vec<&str> = request.exclude.iter().map(String::as_str).collect();
-            let negated = patterns.iter().any(|pattern| pattern.trim_start().starts_with('!'));
+            let negated = patterns
+                .iter()
+                .any(|pattern| pattern.trim_start().starts_with('!'));
             Some((compile(&patterns)?, negated))
         };
         Ok(Self { include, exclude })
@@ -206,9 +233,13 @@ impl Filter {
 
     /// Whether something below a directory can still match the include pattern: saves walking what cannot.
     fn may_hold(&self, below: &Path) -> bool {
-        let Some((_, pattern)) = &self.include else { return true };
+        let Some((_, pattern)) = &self.include else {
+            return true;
+        };
         for (index, part) in below.iter().enumerate() {
-            let Some(wanted) = pattern.get(index) else { return false };
+            let Some(wanted) = pattern.get(index) else {
+                return false;
+            };
             if wanted.contains("**") {
                 return true;
             }
@@ -224,9 +255,18 @@ impl Filter {
 /// before the first of them.
 pub(crate) fn gather(context: &dyn Context, one: &Match, filter: &Filter) -> io::Result<Vec<Node>> {
     let entry = context.lookup(&one.source)?.ok_or(io::ErrorKind::NotFound)?;
-    let mut gatherer = Gatherer { context, filter, nodes: Vec::new(), waiting: Vec::new() };
+    let mut gatherer = Gatherer {
+        context,
+        filter,
+        nodes: Vec::new(),
+        waiting: Vec::new(),
+    };
     gatherer.visit(
-        Node { source: one.source.clone(), below: PathBuf::new(), entry },
+        &Node {
+            source: one.source.clone(),
+            below: PathBuf::new(),
+            entry,
+        },
         &ParentState::default(),
         &ParentState::default(),
     )?;
@@ -241,17 +281,21 @@ struct Gatherer<'a> {
 }
 
 impl Gatherer<'_> {
-    fn visit(&mut self, node: Node, include: &ParentState, exclude: &ParentState) -> io::Result<()> {
+    fn visit(&mut self, node: &Node, include: &ParentState, exclude: &ParentState) -> io::Result<()> {
         let (mut included, mut excluded) = (true, false);
         let (mut include, mut exclude) = (include.clone(), exclude.clone());
         if !node.below.as_os_str().is_empty() {
             let name = node.below.to_string_lossy().into_owned();
             if let Some((matcher, _)) = &self.filter.include {
-                let verdict = matcher.matches_with_parents(&name, &include).map_err(io::Error::other)?;
+                let verdict = matcher
+                    .matches_with_parents(&name, &include)
+                    .map_err(io::Error::other)?;
                 (included, include) = (verdict.excluded, verdict.state);
             }
             if let Some((matcher, _)) = &self.filter.exclude {
-                let verdict = matcher.matches_with_parents(&name, &exclude).map_err(io::Error::other)?;
+                let verdict = matcher
+                    .matches_with_parents(&name, &exclude)
+                    .map_err(io::Error::other)?;
                 (excluded, exclude) = (verdict.excluded, verdict.state);
                 included &= !excluded;
             }
@@ -276,8 +320,12 @@ impl Gatherer<'_> {
             self.waiting.push(node.clone());
         }
         for (name, entry) in list {
-            let child = Node { source: node.source.join(&name), below: node.below.join(&name), entry };
-            self.visit(child, &include, &exclude)?;
+            let child = Node {
+                source: node.source.join(&name),
+                below: node.below.join(&name),
+                entry,
+            };
+            self.visit(&child, &include, &exclude)?;
         }
         self.waiting.truncate(depth.min(self.waiting.len()));
         Ok(())
@@ -291,7 +339,9 @@ pub(crate) fn base_name(one: &Match) -> OsString {
 
 /// Whether a match is a file that may be an archive.
 pub(crate) fn is_file(context: &dyn Context, one: &Match) -> io::Result<bool> {
-    Ok(context.lookup(&one.source)?.is_some_and(|entry| matches!(entry.kind, Kind::File(_))))
+    Ok(context
+        .lookup(&one.source)?
+        .is_some_and(|entry| matches!(entry.kind, Kind::File(_))))
 }
 
 #[cfg(test)]
@@ -300,12 +350,26 @@ mod tests {
     use crate::context::MemContext;
 
     fn tree(paths: &[&str]) -> MemContext {
-        MemContext::new(paths.iter().map(|path| (PathBuf::from(path), b"1".to_vec(), 0o644)), (0, 0))
+        MemContext::new(
+            paths
+                .iter()
+                .map(|path| (PathBuf::from(path), b"1".to_vec(), 0o644)),
+            (0, 0),
+        )
     }
 
     fn selected(context: &MemContext, path: &str) -> Vec<String> {
-        let request = Request { path, wildcard: true, follow: true, ..Request::default() };
-        select(context, &request).unwrap().iter().map(|one| one.named.display().to_string()).collect()
+        let request = Request {
+            path,
+            wildcard: true,
+            follow: true,
+            ..Request::default()
+        };
+        select(context, &request)
+            .unwrap()
+            .iter()
+            .map(|one| one.named.display().to_string())
+            .collect()
     }
 
     #[test]
@@ -320,19 +384,33 @@ mod tests {
 
     #[test]
     fn a_missing_source_is_told_with_a_close_name() {
-        let request = Request { path: "/src/mian.c", wildcard: true, ..Request::default() };
+        let request = Request {
+            path: "/src/mian.c",
+            wildcard: true,
+            ..Request::default()
+        };
         let error = select(&tree(&["src/main.c"]), &request).unwrap_err().to_string();
-        assert_eq!(error, r#""/src/mian.c": not found in the inline files; did you mean "/src/main.c"?"#);
+        assert_eq!(
+            error,
+            r#""/src/mian.c": not found in the inline files; did you mean "/src/main.c"?"#
+        );
     }
 
     #[test]
     fn parents_of_included_files_come_first_and_only_once() {
         let context = tree(&["p/q/a.md", "p/q/b.md", "p/c", "z/x"]);
-        let request = Request { path: "/", include: Some("**/*.md"), ..Request::default() };
+        let request = Request {
+            path: "/",
+            include: Some("**/*.md"),
+            ..Request::default()
+        };
         let filter = Filter::of(&request).unwrap();
         let one = select(&context, &request).unwrap().remove(0);
         let nodes = gather(&context, &one, &filter).unwrap();
-        let names: Vec<_> = nodes.iter().map(|node| node.below.display().to_string()).collect();
+        let names: Vec<_> = nodes
+            .iter()
+            .map(|node| node.below.display().to_string())
+            .collect();
         assert_eq!(names, ["", "p", "p/q", "p/q/a.md", "p/q/b.md"]);
     }
 }

@@ -20,7 +20,8 @@ use crate::{
 use futures::future::{BoxFuture, join_all};
 use slipway_dockerfile::Severity;
 use slipway_plan::{
-    BaseRequest, Bases, BuildPlan, ImageSource, Outcome, PlanRequest, Source, StageIndex, protocol::FailureReason,
+    BaseRequest, Bases, BuildPlan, ImageSource, Outcome, PlanRequest, Source, StageIndex,
+    protocol::FailureReason,
 };
 use std::{
     collections::{BTreeMap, HashSet},
@@ -99,8 +100,13 @@ impl Driver {
     async fn look_up(
         &self,
         base: BaseRequest,
-    ) -> (BaseRequest, Result<slipway_plan::ResolvedBase, slipway_plan::BaseError>) {
-        let vertex = self.progress.start(format!("load metadata for {}", base.reference));
+    ) -> (
+        BaseRequest,
+        Result<slipway_plan::ResolvedBase, slipway_plan::BaseError>,
+    ) {
+        let vertex = self
+            .progress
+            .start(format!("load metadata for {}", base.reference));
         let answer = self.images.resolve(&base).await;
         match &answer {
             Ok(_) => vertex.done(),
@@ -117,8 +123,11 @@ impl Driver {
         caches: Vec<Arc<dyn StepCache>>,
         pack: &Pack,
     ) -> Result<Vec<StageResult>> {
-        let (senders, receivers): (Vec<_>, Vec<_>) =
-            plan.stages.iter().map(|_| watch::channel::<Option<Option<StageResult>>>(None)).unzip();
+        let (senders, receivers): (Vec<_>, Vec<_>) = plan
+            .stages
+            .iter()
+            .map(|_| watch::channel::<Option<Ended>>(None))
+            .unzip();
         let inputs = Arc::new(InProcess {
             stages: receivers,
             images: self.images.clone(),
@@ -141,7 +150,9 @@ impl Driver {
             .map(|(index, sender)| {
                 let (environment, plan) = (environment.clone(), plan.clone());
                 let packing = match pack {
-                    Pack::Results(packing) | Pack::All(packing) if packed.contains(&index) => Some(packing.clone()),
+                    Pack::Results(packing) | Pack::All(packing) if packed.contains(&index) => {
+                        Some(packing.clone())
+                    }
                     _ => None,
                 };
                 tokio::spawn(async move {
@@ -149,7 +160,9 @@ impl Driver {
                     if result.is_err() {
                         environment.cancel.cancel();
                     }
-                    let _ = sender.send(Some(result.as_ref().ok().cloned()));
+                    let _ = sender.send(Some(
+                        result.as_ref().map(|stage| stage.root.clone()).map_err(|_| ()),
+                    ));
                     result
                 })
             })
@@ -175,7 +188,10 @@ impl Driver {
             .iter()
             .map(|result| {
                 stages.get(result.stage).and_then(Clone::clone).ok_or_else(|| {
-                    BuildError::new(FailureReason::Internal, "a result names a stage that is not in the plan")
+                    BuildError::new(
+                        FailureReason::Internal,
+                        "a result names a stage that is not in the plan",
+                    )
                 })
             })
             .collect()
@@ -203,8 +219,11 @@ fn packed_stages(plan: &BuildPlan, pack: &Pack) -> HashSet<StageIndex> {
     }
 }
 
+/// How a stage ended: its root, or `Err` where it failed.
+type Ended = Result<Root, ()>;
+
 struct InProcess {
-    stages: Vec<watch::Receiver<Option<Option<StageResult>>>>,
+    stages: Vec<watch::Receiver<Option<Ended>>>,
     images: Arc<Images>,
     offers: Offers,
     contexts: tokio::sync::Mutex<BTreeMap<Option<String>, Arc<dyn Context>>>,
@@ -214,9 +233,12 @@ impl Inputs for InProcess {
     fn stage(&self, stage: StageIndex) -> BoxFuture<'_, Result<Root>> {
         Box::pin(async move {
             let mut receiver = self.stages[stage].clone();
-            let result = receiver.wait_for(Option::is_some).await.map_err(|_| BuildError::cancelled())?;
+            let result = receiver
+                .wait_for(Option::is_some)
+                .await
+                .map_err(|_| BuildError::cancelled())?;
             match &*result {
-                Some(Some(result)) => Ok(result.root.clone()),
+                Some(Ok(root)) => Ok(root.clone()),
                 _ => Err(BuildError::cancelled()),
             }
         })
@@ -236,7 +258,10 @@ impl Inputs for InProcess {
             let open = match name {
                 None => self.offers.context.as_ref(),
                 Some(name) => Some(self.offers.named.get(name).ok_or_else(|| {
-                    BuildError::new(FailureReason::Internal, format!("the context {name:?} was not given"))
+                    BuildError::new(
+                        FailureReason::Internal,
+                        format!("the context {name:?} was not given"),
+                    )
                 })?),
             };
             let context: Arc<dyn Context> = match open {

@@ -63,7 +63,10 @@ impl BuildError {
     /// The Dockerfile of this text is wrong, as these diagnostics say; warnings among them are not part of the message.
     pub fn dockerfile(diagnostics: Vec<Diagnostic>, source: &str) -> Self {
         let errors = diagnostics.iter().filter(|one| one.severity == Severity::Error);
-        let message = errors.map(|one| one.message.clone()).collect::<Vec<_>>().join("\n");
+        let message = errors
+            .map(|one| one.message.clone())
+            .collect::<Vec<_>>()
+            .join("\n");
         let mut error = Self::new(FailureReason::DockerfileInvalid, message);
         error.0.diagnostics = diagnostics;
         error.0.text = Some(source.into());
@@ -178,7 +181,12 @@ impl BuildError {
         if let Some(place) = &self.0.place {
             text.push_str(&place.excerpt());
         }
-        let errors = || self.0.diagnostics.iter().filter(|one| one.severity == Severity::Error);
+        let errors = || {
+            self.0
+                .diagnostics
+                .iter()
+                .filter(|one| one.severity == Severity::Error)
+        };
         for (diagnostic, source) in errors().zip(self.0.text.iter().cycle()) {
             if let Some(span) = diagnostic.span {
                 let place = Place {
@@ -204,9 +212,11 @@ impl BuildError {
     pub fn to_failure(&self) -> Failure {
         let diagnostic = self.0.diagnostics.iter().find(|one| one.span.is_some());
         let (file, line, instruction) = match (&self.0.place, diagnostic) {
-            (Some(place), _) => {
-                (Some(place.file.clone()), Some(place.span.first_line), Some(shorten(&place.instruction, 200)))
-            }
+            (Some(place), _) => (
+                Some(place.file.clone()),
+                Some(place.span.first_line),
+                Some(shorten(&place.instruction, 200)),
+            ),
             (None, Some(one)) => (Some(one.file.clone()), one.span.map(|span| span.first_line), None),
             (None, None) => (None, None, None),
         };
@@ -218,7 +228,7 @@ impl BuildError {
             line,
             instruction,
             exit_code: self.0.exit_code,
-            log: self.0.log.iter().map(|line| format!("{line}\n")).collect(),
+            log: self.0.log.iter().flat_map(|line| [line.as_str(), "\n"]).collect(),
         }
     }
 }
@@ -233,7 +243,11 @@ impl Place {
             if number + 2 < first || number > last + 2 {
                 continue;
             }
-            let mark = if (first..=last).contains(&number) { ">>>" } else { "   " };
+            let mark = if (first..=last).contains(&number) {
+                ">>>"
+            } else {
+                "   "
+            };
             let _ = writeln!(text, "{number:4} | {mark} {line}");
         }
         text
@@ -286,7 +300,15 @@ impl From<slipway_layer::Error> for BuildError {
                 .is_some_and(|io| io.kind() == io::ErrorKind::StorageFull);
             cause = inner.source();
         }
-        Self::new(if full { FailureReason::NoSpace } else { FailureReason::Internal }, text).because(error)
+        Self::new(
+            if full {
+                FailureReason::NoSpace
+            } else {
+                FailureReason::Internal
+            },
+            text,
+        )
+        .because(error)
     }
 }
 
@@ -299,12 +321,20 @@ mod tests {
         let place = Place {
             file: "Dockerfile".into(),
             source: "FROM x\nENV a=b\nRUN a \\\n  b\nENV c=d\nENV e=f\nENV g=h\n".into(),
-            span: Span { first_line: 3, last_line: 4, start: 0, end: 0 },
+            span: Span {
+                first_line: 3,
+                last_line: 4,
+                start: 0,
+                end: 0,
+            },
             instruction: "RUN a b".into(),
         };
         let excerpt = place.excerpt();
         assert!(excerpt.contains("   3 | >>> RUN a"), "{excerpt}");
         assert!(excerpt.contains("   4 | >>>   b"), "{excerpt}");
-        assert!(excerpt.contains("   5 |     ENV c=d") && !excerpt.contains("g=h"), "{excerpt}");
+        assert!(
+            excerpt.contains("   5 |     ENV c=d") && !excerpt.contains("g=h"),
+            "{excerpt}"
+        );
     }
 }

@@ -10,12 +10,9 @@
 //! a stage that was rebuilt to the same files still gives hits to those that copy from it.
 
 use crate::{
-    context::{Context, DirContext},
-    copy::{self, Destination, PlaceOptions},
     error::{BuildError, Place, Result},
     fetch::Fetcher,
     inputs::{Inputs, StepCache},
-    owner,
     progress::{Progress, Vertex},
     root::{Layer, Root, join},
     sources::Sources,
@@ -23,20 +20,21 @@ use crate::{
 };
 use futures::future::BoxFuture;
 use sha2::{Digest as _, Sha256};
-use slipway_plan::{BuildPlan, CopyOp, MkdirOp, Op, Source, StageIndex, StagePlan, Step};
+use slipway_plan::{BuildPlan, CopyOp, Op, Source, StageIndex, StagePlan, Step, protocol::FailureReason};
 use std::{
     collections::HashSet,
-    path::Path,
     sync::{Arc, Mutex},
     time::{SystemTime, UNIX_EPOCH},
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+mod files;
 mod key;
 mod pack;
 mod run;
 
+use files::{adopt_dir, adopt_root};
 pub(crate) use key::reads;
 pub use pack::{Packing, pack_layer};
 
@@ -139,9 +137,18 @@ impl Runner {
     /// `[linux/arm64 build 2/5] RUN make`.
     fn title(&self, number: Option<u32>, text: &str) -> String {
         let stage = self.stage();
-        let total = stage.steps.iter().filter_map(|step| step.number).max().unwrap_or(1);
+        let total = stage
+            .steps
+            .iter()
+            .filter_map(|step| step.number)
+            .max()
+            .unwrap_or(1);
         let several = self.plan.results.len() > 1;
-        let platform = if several { format!("{} ", stage.platform) } else { String::new() };
+        let platform = if several {
+            format!("{} ", stage.platform)
+        } else {
+            String::new()
+        };
         match number {
             Some(number) => format!("[{platform}{} {number}/{total}] {text}", stage.name),
             None => format!("[{platform}{}] {text}", stage.name),
@@ -172,7 +179,9 @@ impl Runner {
             }
             let place = self.place(step);
             let key = keys.get(index).and_then(Option::as_deref);
-            self.step(step, key, &place).await.map_err(|error| error.at(&stage.name, &place))?;
+            self.step(step, key, &place)
+                .await
+                .map_err(|error| error.at(&stage.name, &place))?;
             self.pack(self.root.layers.len() - 1);
         }
         let mut layers = Vec::new();
@@ -195,11 +204,16 @@ impl Runner {
         let plan = self.plan.clone();
         let stage = &plan.stages[self.index];
         self.root = match &stage.base {
-            Source::Scratch => Root { layers: Vec::new(), content_key: "scratch".into() },
+            Source::Scratch => Root {
+                layers: Vec::new(),
+                content_key: "scratch".into(),
+            },
             Source::Stage(index) => self.environment.inputs.stage(*index).await?,
             Source::Image(image) => {
-                let vertex =
-                    self.environment.progress.start(self.title(Some(1), &format!("FROM {}", image.reference)));
+                let vertex = self
+                    .environment
+                    .progress
+                    .start(self.title(Some(1), &format!("FROM {}", image.reference)));
                 match self.environment.inputs.image(image).await {
                     Ok(root) => {
                         vertex.done();
@@ -240,7 +254,10 @@ impl Runner {
                     history: None,
                     number: Some(1),
                 };
-                self.root = Root { layers: Vec::new(), content_key: "scratch".into() };
+                self.root = Root {
+                    layers: Vec::new(),
+                    content_key: "scratch".into(),
+                };
                 self.step(&step, None, &self.place(&step)).await?;
                 self.root.clone()
             }
@@ -250,15 +267,24 @@ impl Runner {
 
     /// Packs a layer in the background, if layers are to be packed.
     fn pack(&mut self, index: usize) {
-        let Some(packing) = self.pack_as.clone() else { return };
+        let Some(packing) = self.pack_as.clone() else {
+            return;
+        };
         let environment = self.environment.clone();
         let layer = self.root.layers[index].clone();
         // A linked layer does not depend on what is below it.
-        let below = Root { layers: self.root.layers[..index].to_vec(), content_key: String::new() };
+        let below = Root {
+            layers: self.root.layers[..index].to_vec(),
+            content_key: String::new(),
+        };
         self.packing.push(tokio::spawn(async move {
             let desc = pack_layer(&environment.store, &layer, &below, &packing).await?;
             if let Some(sink) = &packing.sink {
-                sink.layer(&Layer { desc: Some(desc.clone()), ..layer }).await?;
+                sink.layer(&Layer {
+                    desc: Some(desc.clone()),
+                    ..layer
+                })
+                .await?;
             }
             Ok(desc)
         }));
@@ -267,7 +293,11 @@ impl Runner {
     async fn step(&mut self, step: &Step, key: Option<&str>, place: &Place) -> Result<()> {
         let title = self.title(step.number, &step.display);
         let content_key = self.content_key(step).await?;
-        let keys: Vec<String> = key.map(ToOwned::to_owned).into_iter().chain([content_key.clone()]).collect();
+        let keys: Vec<String> = key
+            .map(ToOwned::to_owned)
+            .into_iter()
+            .chain([content_key.clone()])
+            .collect();
         let no_cache = self.stage().no_cache;
         if !no_cache && self.take_cached(&keys, step).await? {
             self.environment.progress.cached(title);
@@ -276,7 +306,9 @@ impl Runner {
         // Equal steps of two builds run once: the other build waits here and then finds the result.
         let guard = {
             let (store, name) = (self.environment.store.clone(), format!("step-{content_key}"));
-            tokio::task::spawn_blocking(move || store.lock(&name)).await.map_err(join)??
+            tokio::task::spawn_blocking(move || store.lock(&name))
+                .await
+                .map_err(join)??
         };
         if !no_cache && self.take_cached(&keys, step).await? {
             self.environment.progress.cached(title);
@@ -287,7 +319,11 @@ impl Runner {
             Ok(snapshot) => snapshot,
             Err(error) if error.is_cancelled() => return Err(error),
             Err(error) => {
-                let error = if error.log().is_empty() { error.with_log(vertex.tail()) } else { error };
+                let error = if error.log().is_empty() {
+                    error.with_log(vertex.tail())
+                } else {
+                    error
+                };
                 vertex.failed(error.message());
                 return Err(error);
             }
@@ -295,9 +331,19 @@ impl Runner {
         // Run again against the cache, a step may leave other files under the same key: what comes after it must not be
         // taken for what came after the old ones.
         let again = self.environment.store.step(&content_key).is_some();
-        let content_key = if again { hex::encode(Sha256::digest(format!("{content_key} {snapshot}"))) } else { content_key };
-        let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
-        let record = StepRecord { snapshot: snapshot.clone(), content_key: content_key.clone(), created };
+        let content_key = if again {
+            hex::encode(Sha256::digest(format!("{content_key} {snapshot}")))
+        } else {
+            content_key
+        };
+        let created = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs() as i64);
+        let record = StepRecord {
+            snapshot: snapshot.clone(),
+            content_key: content_key.clone(),
+            created,
+        };
         for key in &keys {
             self.environment.store.put_step(key, &record)?;
         }
@@ -312,7 +358,12 @@ impl Runner {
         for key in keys {
             if let Some(record) = self.environment.store.step(key) {
                 self.cached += 1;
-                self.push(Layer::local(record.snapshot.clone(), record.created), record, step, keys);
+                self.push(
+                    Layer::local(record.snapshot.clone(), record.created),
+                    record,
+                    step,
+                    keys,
+                );
                 return Ok(true);
             }
         }
@@ -337,7 +388,10 @@ impl Runner {
     }
 
     fn push(&mut self, layer: Layer, record: StepRecord, step: &Step, keys: &[String]) {
-        self.root.layers.push(Layer { created: Some(record.created), ..layer });
+        self.root.layers.push(Layer {
+            created: Some(record.created),
+            ..layer
+        });
         for cache in &self.environment.caches {
             for key in keys {
                 cache.record(key, &record, &self.root);
@@ -357,7 +411,11 @@ impl Runner {
         let mut hash = Sha256::new();
         hash.update(b"slipway step 1\0");
         // A linked copy makes the same layer on any parent.
-        let parent = if is_linked(step) { "" } else { self.root.content_key.as_str() };
+        let parent = if is_linked(step) {
+            ""
+        } else {
+            self.root.content_key.as_str()
+        };
         hash.update(parent.as_bytes());
         hash.update(b"\0");
         hash.update(key::normalised(&step.op)?);
@@ -368,107 +426,30 @@ impl Runner {
         Ok(hex::encode(hash.finalize()))
     }
 
-    async fn execute(&mut self, step: &Step, vertex: &Vertex, place: &Place) -> Result<crate::store::SnapshotId> {
+    async fn execute(
+        &mut self,
+        step: &Step,
+        vertex: &Vertex,
+        place: &Place,
+    ) -> Result<crate::store::SnapshotId> {
         let _ = place;
         match &step.op {
-            Op::Metadata => Err(BuildError::new(Default::default(), "a step without work was to be executed")),
+            Op::Metadata => Err(BuildError::new(
+                FailureReason::Internal,
+                "a step without work was to be executed",
+            )),
             Op::Mkdir(op) => self.mkdir(op).await,
             Op::Copy(op) => self.copy(op).await,
             Op::Run(op) => {
-                self.root.materialise(&self.environment.store, &self.environment.progress).await?;
+                self.root
+                    .materialise(&self.environment.store, &self.environment.progress)
+                    .await?;
                 run::run(self, op, vertex).await
             }
         }
-    }
-
-    async fn mkdir(&mut self, op: &MkdirOp) -> Result<crate::store::SnapshotId> {
-        let op = op.clone();
-        self.change(false, move |destination, root| {
-            let owner = op.owner.as_deref().map(|spec| owner::find(spec, root)).transpose()?;
-            destination.make_dirs(&op.path, 0o755, owner)
-        })
-        .await
-    }
-
-    async fn copy(&mut self, op: &CopyOp) -> Result<crate::store::SnapshotId> {
-        let mut trees = Vec::new();
-        for source in &op.sources {
-            trees.push(self.sources.tree(&source.source).await?);
-        }
-        let op = op.clone();
-        self.change(op.link, move |destination, root| {
-            let owner = op.chown.as_deref().map(|spec| owner::find(spec, root)).transpose()?;
-            for (source, tree) in op.sources.iter().zip(&trees) {
-                let request = key::request(source, &op.exclude);
-                let filter = copy::Filter::of(&request)?;
-                let options = PlaceOptions {
-                    owner,
-                    chmod: op.chmod.clone(),
-                    contents_only: source.contents_only,
-                    unpack: source.unpack,
-                };
-                for one in copy::select(&**tree, &request)? {
-                    destination.place(&**tree, &one, &op.dest, &filter, &options)?;
-                }
-            }
-            Ok(())
-        })
-        .await
-    }
-
-    /// Makes a layer by writing files; `alone` writes onto nothing instead of the root. The work gets the root as it
-    /// was, for names of owners, or `None` if there is none.
-    async fn change(
-        &mut self,
-        alone: bool,
-        work: impl FnOnce(&Destination, Option<&dyn Context>) -> Result<()> + Send + 'static,
-    ) -> Result<crate::store::SnapshotId> {
-        let store = self.environment.store.clone();
-        if !alone {
-            self.root.materialise(&store, &self.environment.progress).await?;
-        }
-        let root = self.root.clone();
-        tokio::task::spawn_blocking(move || {
-            let draft = store.new_snapshot()?;
-            if alone || root.layers.is_empty() {
-                work(&Destination::open(&draft.fs())?, None)?;
-                draft.mark_linked()?;
-                return draft.commit();
-            }
-            adopt_root(&store, &root, &draft.fs())?;
-            let mounted = root.mount_over(&store, &draft.fs(), &draft.work())?;
-            {
-                let view = DirContext::open(mounted.path(), "the stage")
-                    .map_err(|error| BuildError::io("open the stage's root", error))?;
-                work(&Destination::open(mounted.path())?, Some(&view))?;
-            }
-            mounted.unmount()?;
-            draft.commit()
-        })
-        .await
-        .map_err(join)?
     }
 }
 
 fn is_linked(step: &Step) -> bool {
     matches!(&step.op, Op::Copy(copy) if copy.link)
-}
-
-/// An upper directory's own attributes hide those of the root below: make them the same.
-fn adopt_root(store: &Store, root: &Root, upper: &Path) -> Result<()> {
-    match root.lower(store).into_iter().next() {
-        Some(top) => adopt_dir(&top, upper),
-        None => Ok(()),
-    }
-}
-
-fn adopt_dir(top: &Path, upper: &Path) -> Result<()> {
-    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-    let adopt = || -> std::io::Result<()> {
-        let metadata = std::fs::metadata(top)?;
-        std::os::unix::fs::chown(upper, Some(metadata.uid()), Some(metadata.gid()))?;
-        std::fs::set_permissions(upper, std::fs::Permissions::from_mode(metadata.mode() & 0o7777))?;
-        std::fs::File::open(upper)?.set_modified(metadata.modified()?)
-    };
-    adopt().map_err(|error| BuildError::io("prepare a layer", error))
 }

@@ -62,7 +62,10 @@ impl Images {
         match (&self.index, self.images.first()) {
             (Some(index), _) => Ok((&index.bytes, &index.media_type, &index.digest)),
             (None, Some(image)) => Ok((&image.manifest, &image.media_type, &image.manifest_digest)),
-            (None, None) => Err(BuildError::new(FailureReason::Internal, "a build without a result is exported")),
+            (None, None) => Err(BuildError::new(
+                FailureReason::Internal,
+                "a build without a result is exported",
+            )),
         }
     }
 }
@@ -79,7 +82,13 @@ pub fn collect(
     let mut images = Vec::new();
     let mut descriptors = Vec::new();
     for (platform, config, layers) in parts {
-        let image = image::assemble(&platform, &config, layers, docker, annotations.manifest(&platform))?;
+        let image = image::assemble(
+            &platform,
+            &config,
+            layers,
+            docker,
+            annotations.manifest(&platform),
+        )?;
         store.put_blob(&image.config)?;
         store.put_blob(&image.manifest)?;
         descriptors.push(annotations.manifest_descriptor(&platform));
@@ -92,7 +101,16 @@ pub fn collect(
     } else {
         None
     };
-    let mut descriptor = if several { BTreeMap::new() } else { descriptors.into_iter().next().unwrap_or_default() };
+    let mut descriptor = if several {
+        BTreeMap::new()
+    } else {
+        descriptors.into_iter().next().unwrap_or_default()
+    };
     descriptor.extend(annotations.index_descriptor());
-    Ok(Images { images, index, descriptor, epoch })
+    Ok(Images {
+        images,
+        index,
+        descriptor,
+        epoch,
+    })
 }

@@ -56,13 +56,19 @@ impl Fetcher {
         let client = reqwest::Client::builder()
             .user_agent(concat!("slipway/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(Duration::from_secs(20))
-            .read_timeout(Duration::from_secs(120))
+            .read_timeout(Duration::from_mins(2))
             .build()
-            .map_err(|error| BuildError::new(FailureReason::Internal, format!("failed to set HTTP up: {error}")))?;
+            .map_err(|error| {
+                BuildError::new(FailureReason::Internal, format!("failed to set HTTP up: {error}"))
+            })?;
         Ok(Self { client })
     }
 
-    pub(crate) async fn http(&self, environment: &Arc<Environment>, source: &HttpSource) -> Result<DirContext> {
+    pub(crate) async fn http(
+        &self,
+        environment: &Arc<Environment>,
+        source: &HttpSource,
+    ) -> Result<DirContext> {
         let vertex = environment.progress.start(format!("fetch {}", source.url));
         match self.download(&environment.store, source).await {
             Ok(download) => {
@@ -98,7 +104,9 @@ impl Fetcher {
     /// Checks a repository out into the store. Blocks only a thread of its own.
     pub async fn git_checkout(&self, store: &Arc<Store>, source: &GitSource) -> Result<GitCheckout> {
         let (store, wanted) = (store.clone(), source.clone());
-        tokio::task::spawn_blocking(move || git::checkout(&store, &wanted)).await.map_err(crate::root::join)?
+        tokio::task::spawn_blocking(move || git::checkout(&store, &wanted))
+            .await
+            .map_err(crate::root::join)?
     }
 
     /// Downloads a file into the store, or finds that the one of before is still right.
@@ -120,7 +128,10 @@ impl Fetcher {
                 text = format!("{text}: {inner}");
                 cause = inner.source();
             }
-            BuildError::new(FailureReason::SourceUnreachable, format!("failed to fetch {}: {text}", source.url))
+            BuildError::new(
+                FailureReason::SourceUnreachable,
+                format!("failed to fetch {}: {text}", source.url),
+            )
         };
         let mut request = self.client.get(&source.url);
         if let Some(known) = &known {
@@ -138,14 +149,27 @@ impl Fetcher {
             return check(source, (&known).into());
         }
         if !status.is_success() {
-            let reason =
-                if status.as_u16() == 404 { FailureReason::FileNotFound } else { FailureReason::SourceUnreachable };
+            let reason = if status.as_u16() == 404 {
+                FailureReason::FileNotFound
+            } else {
+                FailureReason::SourceUnreachable
+            };
             return Err(BuildError::new(
                 reason,
-                format!("failed to fetch {}: invalid response status {}", source.url, status.as_u16()),
+                format!(
+                    "failed to fetch {}: invalid response status {}",
+                    source.url,
+                    status.as_u16()
+                ),
             ));
         }
-        let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(ToOwned::to_owned);
+        let header = |name: &str| {
+            response
+                .headers()
+                .get(name)
+                .and_then(|value| value.to_str().ok())
+                .map(ToOwned::to_owned)
+        };
         let (etag, last_modified) = (header("etag"), header("last-modified"));
         let draft = store.new_snapshot()?;
         let path = draft.fs().join(&source.filename);
@@ -157,14 +181,21 @@ impl Fetcher {
             hash.update(&chunk);
             file.write_all(&chunk).map_err(write)?;
         }
-        file.set_permissions(std::fs::Permissions::from_mode(0o600)).map_err(write)?;
+        file.set_permissions(std::fs::Permissions::from_mode(0o600))
+            .map_err(write)?;
         if let Some(time) = last_modified.as_deref().and_then(seconds) {
-            file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(time.max(0).unsigned_abs())).map_err(write)?;
+            file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(time.max(0).unsigned_abs()))
+                .map_err(write)?;
         }
         drop(file);
         let digest = Digest::from_sha256(hash.finalize().into());
         let snapshot = draft.commit()?;
-        let known = Known { snapshot, digest, etag, last_modified };
+        let known = Known {
+            snapshot,
+            digest,
+            etag,
+            last_modified,
+        };
         let download = check(source, (&known).into())?;
         store.put_memo("http", &key, &known)?;
         Ok(download)
@@ -185,7 +216,10 @@ fn check(source: &HttpSource, download: Download) -> Result<Download> {
     match &source.checksum {
         Some(wanted) if *wanted != download.digest => Err(BuildError::new(
             FailureReason::SourceUnreachable,
-            format!("digest mismatch for {}: got {}, expected {wanted}", source.url, download.digest),
+            format!(
+                "digest mismatch for {}: got {}, expected {wanted}",
+                source.url, download.digest
+            ),
         )),
         _ => Ok(download),
     }
@@ -193,20 +227,26 @@ fn check(source: &HttpSource, download: Download) -> Result<Download> {
 
 /// Seconds since 1970 of an HTTP date.
 fn seconds(date: &str) -> Option<i64> {
-    jiff::fmt::rfc2822::parse(date).ok().map(|time| time.timestamp().as_second())
+    jiff::fmt::rfc2822::parse(date)
+        .ok()
+        .map(|time| time.timestamp().as_second())
 }
 
 /// A fetched snapshot as a tree.
 pub(crate) fn open(store: &Store, snapshot: &SnapshotId, name: &str) -> Result<DirContext> {
     let dir = store.snapshot_dir(snapshot);
-    DirContext::open(Path::new(&dir), name.to_owned()).map_err(|error| BuildError::io(format!("open {name}"), error))
+    DirContext::open(Path::new(&dir), name.to_owned())
+        .map_err(|error| BuildError::io(format!("open {name}"), error))
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
     fn http_dates_are_read() {
-        assert_eq!(super::seconds("Wed, 01 Jan 2020 00:00:00 GMT"), Some(1_577_836_800));
+        assert_eq!(
+            super::seconds("Wed, 01 Jan 2020 00:00:00 GMT"),
+            Some(1_577_836_800)
+        );
         assert_eq!(super::seconds("nonsense"), None);
     }
 }

@@ -92,19 +92,27 @@ pub(crate) fn platform_json(platform: &Platform) -> serde_json::Value {
 
 /// RFC 3339, as Go writes it.
 pub(crate) fn timestamp(seconds: i64) -> String {
-    jiff::Timestamp::from_second(seconds).map_or_else(|_| "1970-01-01T00:00:00Z".into(), |time| time.to_string())
+    jiff::Timestamp::from_second(seconds)
+        .map_or_else(|_| "1970-01-01T00:00:00Z".into(), |time| time.to_string())
 }
 
 fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>> {
-    serde_json::to_vec_pretty(value)
-        .map_err(|error| BuildError::new(FailureReason::Internal, format!("failed to write a document: {error}")))
+    serde_json::to_vec_pretty(value).map_err(|error| {
+        BuildError::new(
+            FailureReason::Internal,
+            format!("failed to write a document: {error}"),
+        )
+    })
 }
 
 /// The finished config of a result: diff ids, times.
 pub fn config(plan: &BuildPlan, result: &PlanResult, layers: &[Layer], epoch: Option<i64>) -> ImageConfig {
     let mut config = result.config.clone();
-    config.rootfs.diff_ids =
-        layers.iter().filter_map(|layer| layer.desc.as_ref()).map(|desc| desc.diff_id.clone()).collect();
+    config.rootfs.diff_ids = layers
+        .iter()
+        .filter_map(|layer| layer.desc.as_ref())
+        .map(|desc| desc.diff_id.clone())
+        .collect();
     config.rootfs.kind = "layers".into();
     let epoch = epoch.or(plan.epoch);
     add_missing_history(&mut config.history, layers.len());
@@ -118,16 +126,31 @@ pub fn config(plan: &BuildPlan, result: &PlanResult, layers: &[Layer], epoch: Op
     if let Some(epoch) = epoch {
         let base = base_history(plan, result);
         for (index, entry) in config.history.iter_mut().enumerate() {
-            if index >= base && entry.created.as_deref().and_then(parse_time).is_none_or(|time| time > epoch) {
+            if index >= base
+                && entry
+                    .created
+                    .as_deref()
+                    .and_then(parse_time)
+                    .is_none_or(|time| time > epoch)
+            {
                 entry.created = Some(timestamp(epoch));
             }
         }
-        if config.created.as_deref().and_then(parse_time).is_some_and(|time| time > epoch) {
+        if config
+            .created
+            .as_deref()
+            .and_then(parse_time)
+            .is_some_and(|time| time > epoch)
+        {
             config.created = Some(timestamp(epoch));
         }
     }
     if config.created.is_none() {
-        config.created = config.history.iter().rev().find_map(|entry| entry.created.clone());
+        config.created = config
+            .history
+            .iter()
+            .rev()
+            .find_map(|entry| entry.created.clone());
     }
     config
 }
@@ -142,7 +165,9 @@ fn base_history(plan: &BuildPlan, result: &PlanResult) -> usize {
 }
 
 fn parse_time(text: &str) -> Option<i64> {
-    text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_second)
+    text.parse::<jiff::Timestamp>()
+        .ok()
+        .map(jiff::Timestamp::as_second)
 }
 
 /// One entry for each layer: a base may have come without a history.
@@ -157,7 +182,10 @@ fn add_missing_history(history: &mut Vec<History>, layers: usize) {
     }
     let missing = layers.saturating_sub(counted);
     for _ in 0..missing {
-        history.push(History { comment: "slipway: no history".into(), ..History::default() });
+        history.push(History {
+            comment: "slipway: no history".into(),
+            ..History::default()
+        });
     }
 }
 
@@ -196,11 +224,23 @@ pub fn assemble(
     docker: bool,
     annotations: Annotations,
 ) -> Result<Image> {
-    let config = serde_json::to_vec(config)
-        .map_err(|error| BuildError::new(FailureReason::Internal, format!("failed to write the config: {error}")))?;
+    let config = serde_json::to_vec(config).map_err(|error| {
+        BuildError::new(
+            FailureReason::Internal,
+            format!("failed to write the config: {error}"),
+        )
+    })?;
     let config_digest = Digest::of(&config);
-    let media_type = if docker { media_type::DOCKER_MANIFEST } else { media_type::OCI_MANIFEST };
-    let config_type = if docker { media_type::DOCKER_CONFIG } else { media_type::OCI_CONFIG };
+    let media_type = if docker {
+        media_type::DOCKER_MANIFEST
+    } else {
+        media_type::OCI_MANIFEST
+    };
+    let config_type = if docker {
+        media_type::DOCKER_CONFIG
+    } else {
+        media_type::OCI_CONFIG
+    };
     let descriptors: Vec<DescriptorOut<'_>> = layers
         .iter()
         .filter_map(|layer| layer.desc.as_ref())
@@ -237,8 +277,17 @@ pub fn assemble(
 }
 
 /// An index over images, in their order. `descriptors` are annotations of the entries.
-pub fn index(images: &[Image], docker: bool, annotations: Annotations, descriptors: &[Annotations]) -> Result<Index> {
-    let media_type = if docker { media_type::DOCKER_INDEX } else { media_type::OCI_INDEX };
+pub fn index(
+    images: &[Image],
+    docker: bool,
+    annotations: Annotations,
+    descriptors: &[Annotations],
+) -> Result<Index> {
+    let media_type = if docker {
+        media_type::DOCKER_INDEX
+    } else {
+        media_type::OCI_INDEX
+    };
     let manifests = images
         .iter()
         .enumerate()
@@ -250,8 +299,17 @@ pub fn index(images: &[Image], docker: bool, annotations: Annotations, descripto
             platform: Some(platform_json(&image.platform)),
         })
         .collect();
-    let bytes = encode(&IndexOut { schema_version: 2, media_type, manifests, annotations })?;
-    Ok(Index { digest: Digest::of(&bytes), bytes, media_type: media_type.into() })
+    let bytes = encode(&IndexOut {
+        schema_version: 2,
+        media_type,
+        manifests,
+        annotations,
+    })?;
+    Ok(Index {
+        digest: Digest::of(&bytes),
+        bytes,
+        media_type: media_type.into(),
+    })
 }
 
 /// One entry of an OCI layout's `index.json`.
@@ -275,7 +333,12 @@ pub(crate) fn layout_index(entries: &[LayoutEntry]) -> Result<Vec<u8>> {
             platform: entry.platform.as_ref().map(platform_json),
         })
         .collect();
-    encode(&IndexOut { schema_version: 2, media_type: media_type::OCI_INDEX, manifests, annotations: Annotations::new() })
+    encode(&IndexOut {
+        schema_version: 2,
+        media_type: media_type::OCI_INDEX,
+        manifests,
+        annotations: Annotations::new(),
+    })
 }
 
 #[cfg(test)]
@@ -283,15 +346,26 @@ mod tests {
     use super::*;
 
     fn entry(created: Option<i64>, empty: bool) -> History {
-        History { created: created.map(timestamp), empty_layer: empty, ..History::default() }
+        History {
+            created: created.map(timestamp),
+            empty_layer: empty,
+            ..History::default()
+        }
     }
 
     #[test]
     fn metadata_before_the_first_new_layer_gets_that_layers_time() {
-        let mut history =
-            vec![entry(Some(10), false), entry(None, true), entry(Some(20), false), entry(None, true)];
+        let mut history = vec![
+            entry(Some(10), false),
+            entry(None, true),
+            entry(Some(20), false),
+            entry(None, true),
+        ];
         fill_times(&mut history);
-        let times: Vec<_> = history.iter().filter_map(|entry| entry.created.as_deref().and_then(parse_time)).collect();
+        let times: Vec<_> = history
+            .iter()
+            .filter_map(|entry| entry.created.as_deref().and_then(parse_time))
+            .collect();
         assert_eq!(times, [10, 20, 20, 20]);
     }
 
@@ -305,8 +379,18 @@ mod tests {
     #[test]
     fn an_image_without_layers_says_null() {
         let platform: Platform = "linux/amd64".parse().unwrap();
-        let image =
-            assemble(&platform, &ImageConfig::scratch(&platform), Vec::new(), false, Annotations::new()).unwrap();
-        assert!(String::from_utf8(image.manifest).unwrap().contains("\"layers\": null"));
+        let image = assemble(
+            &platform,
+            &ImageConfig::scratch(&platform),
+            Vec::new(),
+            false,
+            Annotations::new(),
+        )
+        .unwrap();
+        assert!(
+            String::from_utf8(image.manifest)
+                .unwrap()
+                .contains("\"layers\": null")
+        );
     }
 }

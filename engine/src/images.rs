@@ -36,7 +36,10 @@ struct Found {
 impl Images {
     /// Looks in these registries.
     pub fn new(registries: Registries) -> Self {
-        Self { registries, found: Mutex::default() }
+        Self {
+            registries,
+            found: Mutex::default(),
+        }
     }
 
     /// The registries.
@@ -49,15 +52,18 @@ impl Images {
         let answer = match &request.layout {
             Some(layout) => {
                 let dir = PathBuf::from(layout);
-                self.from_layout(&dir, &request.reference, &request.platform)
+                self.look_in_layout(&dir, &request.reference, &request.platform)
             }
-            None => self.from_registry(&request.reference, &request.platform).await,
+            None => self.look_in_registry(&request.reference, &request.platform).await,
         };
         let (digest, found) = answer.map_err(|error| BaseError {
             message: error.to_string(),
             not_found: error.reason() == FailureReason::ImageNotFound,
         })?;
-        Ok(ResolvedBase { digest, config: found.config.clone() })
+        Ok(ResolvedBase {
+            digest,
+            config: found.config.clone(),
+        })
     }
 
     /// The root of a resolved image. Nothing of it is fetched yet but its documents.
@@ -66,25 +72,44 @@ impl Images {
         let found = match (known, &image.layout) {
             (Some(found), _) => found,
             (None, Some(layout)) => {
-                self.from_layout(Path::new(layout), &image.reference.with_digest(&image.digest), &image.platform)?.1
+                self.look_in_layout(
+                    Path::new(layout),
+                    &image.reference.with_digest(&image.digest),
+                    &image.platform,
+                )?
+                .1
             }
             (None, None) => {
-                self.from_registry(&image.reference.with_digest(&image.digest), &image.platform).await?.1
+                self.look_in_registry(&image.reference.with_digest(&image.digest), &image.platform)
+                    .await?
+                    .1
             }
         };
-        let layers: Vec<Layer> =
-            found.layers.iter().map(|desc| Layer::remote(desc.clone(), found.blobs.clone())).collect();
+        let layers: Vec<Layer> = found
+            .layers
+            .iter()
+            .map(|desc| Layer::remote(desc.clone(), found.blobs.clone()))
+            .collect();
         let content_key = content_key(&found.layers);
         Ok(Root { layers, content_key })
     }
 
-    async fn from_registry(&self, reference: &Reference, platform: &Platform) -> Result<(Digest, Arc<Found>)> {
+    async fn look_in_registry(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+    ) -> Result<(Digest, Arc<Found>)> {
         let image = self.registries.resolve(reference, platform).await?;
         let blobs = Arc::new(RegistryBlobs(image.repository.clone()));
         self.keep(image.manifest_digest, &image.manifest, image.config, blobs)
     }
 
-    fn from_layout(&self, dir: &Path, reference: &Reference, platform: &Platform) -> Result<(Digest, Arc<Found>)> {
+    fn look_in_layout(
+        &self,
+        dir: &Path,
+        reference: &Reference,
+        platform: &Platform,
+    ) -> Result<(Digest, Arc<Found>)> {
         let missing = |what: &str| {
             BuildError::new(
                 FailureReason::ImageNotFound,
@@ -93,14 +118,17 @@ impl Images {
         };
         let mut digest = match reference.digest() {
             Some(digest) => digest.clone(),
-            None => by_tag(dir, reference.tag().unwrap_or("latest"))?.ok_or_else(|| missing(&reference.to_string()))?,
+            None => by_tag(dir, reference.tag().unwrap_or("latest"))?
+                .ok_or_else(|| missing(&reference.to_string()))?,
         };
         loop {
             let bytes = read_blob(dir, &digest).map_err(|_| missing(&digest.to_string()))?;
             let mut document: serde_json::Value = parse(&bytes, &digest)?;
             if document.get("manifests").is_some() {
                 let index: ImageIndex = parse(&bytes, &digest)?;
-                let chosen = platform.choose(&index).ok_or_else(|| missing(&format!("{reference} for {platform}")))?;
+                let chosen = platform
+                    .choose(&index)
+                    .ok_or_else(|| missing(&format!("{reference} for {platform}")))?;
                 digest = digest_of(chosen)?;
                 continue;
             }
@@ -109,11 +137,16 @@ impl Images {
                 *layers = serde_json::Value::Array(Vec::new());
             }
             let manifest: ImageManifest = serde_json::from_value(document).map_err(|error| {
-                BuildError::new(FailureReason::RegistryError, format!("{digest} is no image manifest: {error}"))
+                BuildError::new(
+                    FailureReason::RegistryError,
+                    format!("{digest} is no image manifest: {error}"),
+                )
             })?;
             let config_digest = digest_of(manifest.config())?;
-            let config: ImageConfig =
-                parse(&read_blob(dir, &config_digest).map_err(|_| missing(&config_digest.to_string()))?, &config_digest)?;
+            let config: ImageConfig = parse(
+                &read_blob(dir, &config_digest).map_err(|_| missing(&config_digest.to_string()))?,
+                &config_digest,
+            )?;
             return self.keep(digest, &manifest, config, Arc::new(LayoutBlobs(dir.to_owned())));
         }
     }
@@ -144,7 +177,11 @@ impl Images {
                 })
             })
             .collect::<Result<Vec<_>>>()?;
-        let found = Arc::new(Found { config, layers, blobs });
+        let found = Arc::new(Found {
+            config,
+            layers,
+            blobs,
+        });
         lock(&self.found).insert(digest.clone(), found.clone());
         Ok((digest, found))
     }
@@ -161,13 +198,19 @@ pub(crate) fn content_key(layers: &[LayerDesc]) -> String {
 
 fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8], digest: &Digest) -> Result<T> {
     serde_json::from_slice(bytes).map_err(|error| {
-        BuildError::new(FailureReason::RegistryError, format!("{digest} is no image document: {error}"))
+        BuildError::new(
+            FailureReason::RegistryError,
+            format!("{digest} is no image document: {error}"),
+        )
     })
 }
 
 fn digest_of(descriptor: &Descriptor) -> Result<Digest> {
     descriptor.digest().to_string().parse().map_err(|error| {
-        BuildError::new(FailureReason::RegistryError, format!("a descriptor has a bad digest: {error}"))
+        BuildError::new(
+            FailureReason::RegistryError,
+            format!("a descriptor has a bad digest: {error}"),
+        )
     })
 }
 
@@ -187,7 +230,10 @@ fn by_tag(dir: &Path, tag: &str) -> Result<Option<Digest>> {
     let path = dir.join("index.json");
     let text = fs::read(&path).map_err(|error| BuildError::io(format!("read {}", path.display()), error))?;
     let index: ImageIndex = serde_json::from_slice(&text).map_err(|error| {
-        BuildError::new(FailureReason::RegistryError, format!("{} is no image index: {error}", path.display()))
+        BuildError::new(
+            FailureReason::RegistryError,
+            format!("{} is no image index: {error}", path.display()),
+        )
     })?;
     let named = |descriptor: &&Descriptor| {
         descriptor
@@ -196,11 +242,15 @@ fn by_tag(dir: &Path, tag: &str) -> Result<Option<Digest>> {
             .and_then(|annotations| annotations.get("org.opencontainers.image.ref.name"))
             .is_some_and(|name| name == tag || name.ends_with(&format!(":{tag}")))
     };
-    let chosen = index.manifests().iter().find(named).or_else(|| match index.manifests().as_slice() {
-        // A layout of one image needs no names.
-        [only] => Some(only),
-        _ => None,
-    });
+    let chosen = index
+        .manifests()
+        .iter()
+        .find(named)
+        .or_else(|| match index.manifests().as_slice() {
+            // A layout of one image needs no names.
+            [only] => Some(only),
+            _ => None,
+        });
     chosen.map(digest_of).transpose()
 }
 

@@ -24,7 +24,10 @@ pub(crate) fn find(spec: &str, root: Option<&dyn Context>) -> Result<Owner> {
         Some(uid) => owner = Owner { uid, gid: uid },
         None => {
             if let Some(fields) = entry(root, "etc/passwd", user, spec)? {
-                owner = Owner { uid: field(&fields, 2), gid: field(&fields, 3) };
+                owner = Owner {
+                    uid: field(&fields, 2),
+                    gid: field(&fields, 3),
+                };
             }
         }
     }
@@ -39,7 +42,11 @@ pub(crate) fn find(spec: &str, root: Option<&dyn Context>) -> Result<Owner> {
 }
 
 fn number(name: &str) -> Option<u32> {
-    if name == "root" { Some(0) } else { name.parse().ok() }
+    if name == "root" {
+        Some(0)
+    } else {
+        name.parse().ok()
+    }
 }
 
 fn field(fields: &[String], index: usize) -> u32 {
@@ -83,7 +90,10 @@ mod tests {
         let file = |path: &str, text: &str| (path.into(), text.as_bytes().to_vec(), 0o644);
         let root = MemContext::new(
             [
-                file("etc/passwd", "root:x:0:0::/:/bin/sh\ndaemon:x:1:1::/:\napp:x:500:600::/:\n"),
+                file(
+                    "etc/passwd",
+                    "root:x:0:0::/:/bin/sh\ndaemon:x:1:1::/:\napp:x:500:600::/:\n",
+                ),
                 file("etc/group", "root:x:0:\nwheel:x:10:root\n"),
             ],
             (0, 0),
@@ -107,6 +117,11 @@ mod tests {
             assert_eq!(find(spec, Some(&root)).unwrap(), Owner { uid, gid }, "{spec}");
         }
         assert_eq!(find("root:root", None).unwrap(), Owner { uid: 0, gid: 0 });
-        assert!(find("daemon", None).unwrap_err().to_string().contains("invalid user index"));
+        assert!(
+            find("daemon", None)
+                .unwrap_err()
+                .to_string()
+                .contains("invalid user index")
+        );
     }
 }

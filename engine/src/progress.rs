@@ -134,7 +134,11 @@ struct Shared {
 impl Progress {
     /// Sends events to `sink`.
     pub fn new(sink: Arc<dyn Sink>) -> Self {
-        Self(Arc::new(Shared { sink, next: AtomicU32::new(1), secrets: Mutex::new(Vec::new()) }))
+        Self(Arc::new(Shared {
+            sink,
+            next: AtomicU32::new(1),
+            secrets: Mutex::new(Vec::new()),
+        }))
     }
 
     /// Sends events nowhere.
@@ -149,7 +153,10 @@ impl Progress {
         if trimmed.len() >= 4 {
             let mut secrets = lock(&self.0.secrets);
             // A log is read line by line, so a value of several lines is hidden line by line.
-            for line in trimmed.split(|byte| *byte == b'\n').filter(|line| line.trim_ascii().len() >= 4) {
+            for line in trimmed
+                .split(|byte| *byte == b'\n')
+                .filter(|line| line.trim_ascii().len() >= 4)
+            {
                 secrets.push(Zeroizing::new(line.trim_ascii().to_vec()));
             }
             secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
@@ -159,7 +166,10 @@ impl Progress {
     /// Begins a vertex.
     pub fn start(&self, name: impl Into<String>) -> Vertex {
         let id = self.0.next.fetch_add(1, Ordering::Relaxed);
-        self.0.sink.event(Event::Started { id, name: name.into() });
+        self.0.sink.event(Event::Started {
+            id,
+            name: name.into(),
+        });
         Vertex {
             progress: self.clone(),
             id,
@@ -177,7 +187,11 @@ impl Progress {
 
     /// Passes a warning on.
     pub fn warn(&self, rule: &str, detail: &str, line: u32) {
-        self.0.sink.event(Event::Warning { rule: rule.into(), detail: detail.into(), line });
+        self.0.sink.event(Event::Warning {
+            rule: rule.into(),
+            detail: detail.into(),
+            line,
+        });
     }
 
     /// The build is over.
@@ -188,7 +202,10 @@ impl Progress {
     fn clean(&self, line: &[u8]) -> String {
         let mut line = line.to_vec();
         for secret in lock(&self.0.secrets).iter() {
-            while let Some(at) = line.windows(secret.len()).position(|window| window == &secret[..]) {
+            while let Some(at) = line
+                .windows(secret.len())
+                .position(|window| window == &secret[..])
+            {
                 line.splice(at..at + secret.len(), *b"***");
             }
         }
@@ -209,17 +226,28 @@ pub struct Vertex {
 impl Vertex {
     /// Ends it well.
     pub fn done(mut self) {
-        self.end(Event::Done { id: self.id, cached: false, took: self.began.elapsed() });
+        self.end(Event::Done {
+            id: self.id,
+            cached: false,
+            took: self.began.elapsed(),
+        });
     }
 
     /// Ends it as found in the cache.
     pub fn cached(mut self) {
-        self.end(Event::Done { id: self.id, cached: true, took: Duration::ZERO });
+        self.end(Event::Done {
+            id: self.id,
+            cached: true,
+            took: Duration::ZERO,
+        });
     }
 
     /// Ends it as failed.
     pub fn failed(mut self, error: &str) {
-        self.end(Event::Failed { id: self.id, error: self.progress.clean(error.as_bytes()) });
+        self.end(Event::Failed {
+            id: self.id,
+            error: self.progress.clean(error.as_bytes()),
+        });
     }
 
     fn end(&mut self, event: Event) {
@@ -229,7 +257,12 @@ impl Vertex {
 
     /// Says how far a transfer is.
     pub fn status(&self, name: &str, current: u64, total: Option<u64>) {
-        self.progress.0.sink.event(Event::Status { id: self.id, name: name.into(), current, total });
+        self.progress.0.sink.event(Event::Status {
+            id: self.id,
+            name: name.into(),
+            current,
+            total,
+        });
     }
 
     /// Writes one line of our own.
@@ -304,7 +337,12 @@ impl LogWriter {
         };
         drop(written);
         let after = self.began.elapsed();
-        self.progress.0.sink.event(Event::Log { id: self.id, stderr: self.stderr, line, after });
+        self.progress.0.sink.event(Event::Log {
+            id: self.id,
+            stderr: self.stderr,
+            line,
+            after,
+        });
     }
 }
 
@@ -359,7 +397,11 @@ mod tests {
         let progress = Progress::new(lines.clone());
         progress.redact(b"hunter2\nsecond-line\n");
         let vertex = progress.start("x");
-        write!(vertex.writer(false), "a hunter2 b\nsecond-line\nlast hunter2hunter2").unwrap();
+        write!(
+            vertex.writer(false),
+            "a hunter2 b\nsecond-line\nlast hunter2hunter2"
+        )
+        .unwrap();
         assert_eq!(*lock(&lines.0), ["a *** b", "***", "last ******"]);
         assert_eq!(vertex.tail().len(), 3);
     }

@@ -52,18 +52,31 @@ pub struct Layer {
 impl Layer {
     /// A layer that is known by its digest and fetched when somebody needs its files.
     pub fn remote(desc: LayerDesc, blobs: Arc<dyn Blobs>) -> Self {
-        Self { snapshot: Store::layer_id(&desc.diff_id), desc: Some(desc), blobs: Some(blobs), created: None }
+        Self {
+            snapshot: Store::layer_id(&desc.diff_id),
+            desc: Some(desc),
+            blobs: Some(blobs),
+            created: None,
+        }
     }
 
     /// A layer that a step made in this store.
     pub fn local(snapshot: SnapshotId, created: i64) -> Self {
-        Self { snapshot, desc: None, blobs: None, created: Some(created) }
+        Self {
+            snapshot,
+            desc: None,
+            blobs: None,
+            created: Some(created),
+        }
     }
 }
 
 impl std::fmt::Debug for Layer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Layer").field("snapshot", &self.snapshot).field("desc", &self.desc).finish_non_exhaustive()
+        f.debug_struct("Layer")
+            .field("snapshot", &self.snapshot)
+            .field("desc", &self.desc)
+            .finish_non_exhaustive()
     }
 }
 
@@ -92,9 +105,8 @@ impl Mounted {
 
     /// Unmounts now, so that the upper directory is whole.
     pub fn unmount(mut self) -> Result<()> {
-        match self.overlay.take() {
-            Some(overlay) => overlay.unmount().map_err(sandbox)?,
-            None => {}
+        if let Some(overlay) = self.overlay.take() {
+            overlay.unmount().map_err(sandbox)?;
         }
         self.dirs.clear();
         Ok(())
@@ -110,7 +122,9 @@ pub(crate) fn sandbox(error: slipway_sandbox::Error) -> BuildError {
         source = inner.source();
     }
     let reason = match &error {
-        slipway_sandbox::Error::User(_) | slipway_sandbox::Error::Cwd { .. } => FailureReason::DockerfileInvalid,
+        slipway_sandbox::Error::User(_) | slipway_sandbox::Error::Cwd { .. } => {
+            FailureReason::DockerfileInvalid
+        }
         _ => FailureReason::SandboxUnavailable,
     };
     BuildError::new(reason, text).because(error)
@@ -119,10 +133,17 @@ pub(crate) fn sandbox(error: slipway_sandbox::Error) -> BuildError {
 impl Root {
     /// Fetches and unpacks what is missing in the store, side by side.
     pub async fn materialise(&self, store: &Arc<Store>, progress: &Progress) -> Result<()> {
-        let missing = self.layers.iter().enumerate().filter(|(_, layer)| !store.has_snapshot(&layer.snapshot));
+        let missing = self
+            .layers
+            .iter()
+            .enumerate()
+            .filter(|(_, layer)| !store.has_snapshot(&layer.snapshot));
         let work = missing.map(|(index, layer)| {
-            let below: Vec<PathBuf> =
-                self.layers[..index].iter().rev().map(|layer| store.snapshot_dir(&layer.snapshot)).collect();
+            let below: Vec<PathBuf> = self.layers[..index]
+                .iter()
+                .rev()
+                .map(|layer| store.snapshot_dir(&layer.snapshot))
+                .collect();
             unpack_layer(store.clone(), layer.clone(), below, progress.clone())
         });
         let unpacked = try_join_all(work).await?;
@@ -135,7 +156,11 @@ impl Root {
 
     /// Directories of the layers, the topmost first, as overlayfs wants them.
     pub fn lower(&self, store: &Store) -> Vec<PathBuf> {
-        self.layers.iter().rev().map(|layer| store.snapshot_dir(&layer.snapshot)).collect()
+        self.layers
+            .iter()
+            .rev()
+            .map(|layer| store.snapshot_dir(&layer.snapshot))
+            .collect()
     }
 
     /// Mounts the root read-only. All layers must be there. Blocks.
@@ -187,14 +212,22 @@ pub(crate) fn mount_at(
         target: target.to_owned(),
     };
     let overlay = Overlay::mount(&spec).map_err(sandbox)?;
-    Ok(Mounted { overlay: Some(overlay), dirs: vec![dir], path: target.to_owned() })
+    Ok(Mounted {
+        overlay: Some(overlay),
+        dirs: vec![dir],
+        path: target.to_owned(),
+    })
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 pub(crate) fn join(error: tokio::task::JoinError) -> BuildError {
     if error.is_cancelled() {
         return BuildError::cancelled();
     }
-    BuildError::new(FailureReason::Internal, format!("a worker of the build died: {error}"))
+    BuildError::new(
+        FailureReason::Internal,
+        format!("a worker of the build died: {error}"),
+    )
 }
 
 type Adopt = Box<dyn FnOnce() -> Result<()> + Send>;
@@ -209,13 +242,18 @@ async fn unpack_layer(
     let desc = layer.desc.clone().ok_or_else(|| {
         BuildError::new(
             FailureReason::Internal,
-            format!("the layer {} is gone from the store; build again with --no-cache", layer.snapshot),
+            format!(
+                "the layer {} is gone from the store; build again with --no-cache",
+                layer.snapshot
+            ),
         )
     })?;
     // Two builds that want the same layer: one fetches it, the other waits.
     let guard = {
         let (store, name) = (store.clone(), layer.snapshot.to_string());
-        tokio::task::spawn_blocking(move || store.lock(&name)).await.map_err(join)??
+        tokio::task::spawn_blocking(move || store.lock(&name))
+            .await
+            .map_err(join)??
     };
     if store.has_snapshot(&layer.snapshot) {
         return Ok(None);
@@ -225,7 +263,10 @@ async fn unpack_layer(
     } else if let Some(blobs) = &layer.blobs {
         blobs.open(&desc).await?
     } else {
-        return Err(BuildError::new(FailureReason::Internal, format!("nobody has the layer {}", desc.digest)));
+        return Err(BuildError::new(
+            FailureReason::Internal,
+            format!("nobody has the layer {}", desc.digest),
+        ));
     };
     let vertex = progress.start(format!("unpack {}", desc.digest));
     let implied = {

@@ -25,7 +25,12 @@ pub(crate) struct Sources {
 
 impl Sources {
     pub(crate) fn new(environment: Arc<Environment>, plan: Arc<BuildPlan>) -> Self {
-        Self { environment, plan, trees: BTreeMap::new(), roots: BTreeMap::new() }
+        Self {
+            environment,
+            plan,
+            trees: BTreeMap::new(),
+            roots: BTreeMap::new(),
+        }
     }
 
     /// The root of a stage or image; waits for it.
@@ -56,9 +61,17 @@ impl Sources {
                 Arc::new(open_root(&self.environment, &root, self.name(source)).await?)
             }
             Source::Inline(files) => {
-                let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+                let now = SystemTime::now()
+                    .duration_since(UNIX_EPOCH)
+                    .map_or(0, |since| since.as_secs() as i64);
                 Arc::new(MemContext::new(
-                    files.iter().map(|file| (PathBuf::from(&file.path), file.data.clone().into_bytes(), file.mode)),
+                    files.iter().map(|file| {
+                        (
+                            PathBuf::from(&file.path),
+                            file.data.clone().into_bytes(),
+                            file.mode,
+                        )
+                    }),
                     (now, 0),
                 ))
             }
@@ -88,7 +101,15 @@ impl Sources {
 
     /// The digest of what is at a path of a source, links followed.
     pub(crate) async fn digest_of(&mut self, source: &Source, path: &str) -> Result<String> {
-        self.digest(source, &Request { path, follow: true, ..Request::default() }).await
+        self.digest(
+            source,
+            &Request {
+                path,
+                follow: true,
+                ..Request::default()
+            },
+        )
+        .await
     }
 
     /// What was read of a root before is remembered by its content.
@@ -98,7 +119,10 @@ impl Sources {
             None => None,
         };
         let store = self.environment.store.clone();
-        if let Some(known) = memo.as_ref().and_then(|memo| store.memo::<String>("digests", memo)) {
+        if let Some(known) = memo
+            .as_ref()
+            .and_then(|memo| store.memo::<String>("digests", memo))
+        {
             return Ok(known);
         }
         let tree = self.tree(source).await?;
@@ -114,10 +138,14 @@ impl Sources {
     }
 }
 
-
 /// A root mounted read-only, as a tree that keeps the mount alive.
-pub(crate) async fn open_root(environment: &Arc<Environment>, root: &Root, name: String) -> Result<DirContext> {
-    root.materialise(&environment.store, &environment.progress).await?;
+pub(crate) async fn open_root(
+    environment: &Arc<Environment>,
+    root: &Root,
+    name: String,
+) -> Result<DirContext> {
+    root.materialise(&environment.store, &environment.progress)
+        .await?;
     let (store, root) = (environment.store.clone(), root.clone());
     tokio::task::spawn_blocking(move || {
         let mounted: Mounted = root.mount(&store)?;

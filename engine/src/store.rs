@@ -99,8 +99,13 @@ impl Store {
             flock(&lock, FlockOperation::LockShared)?;
             Ok(lock)
         };
-        let shared = open().map_err(|error| BuildError::io(format!("open the store {}", root.display()), error))?;
-        Ok(Arc::new(Self { root, _shared: shared, next: AtomicU64::new(0) }))
+        let shared =
+            open().map_err(|error| BuildError::io(format!("open the store {}", root.display()), error))?;
+        Ok(Arc::new(Self {
+            root,
+            _shared: shared,
+            next: AtomicU64::new(0),
+        }))
     }
 
     /// Where it is.
@@ -120,7 +125,8 @@ impl Store {
 
     /// Opens a blob that is here.
     pub fn open_blob(&self, digest: &Digest) -> Result<File> {
-        File::open(self.blob_path(digest)).map_err(|error| BuildError::io(format!("read blob {digest}"), error))
+        File::open(self.blob_path(digest))
+            .map_err(|error| BuildError::io(format!("read blob {digest}"), error))
     }
 
     /// Reads a small blob that is here.
@@ -133,7 +139,8 @@ impl Store {
         let digest = Digest::of(bytes);
         if !self.has_blob(&digest) {
             let mut blob = self.new_blob()?;
-            blob.write_all(bytes).map_err(|error| BuildError::io("write a blob", error))?;
+            blob.write_all(bytes)
+                .map_err(|error| BuildError::io("write a blob", error))?;
             blob.commit(&digest)?;
         }
         Ok(digest)
@@ -143,14 +150,22 @@ impl Store {
     pub fn new_blob(&self) -> Result<BlobWriter<'_>> {
         let path = self.temporary("blob");
         let file = File::create_new(&path).map_err(|error| BuildError::io("create a blob", error))?;
-        Ok(BlobWriter { store: self, file, temporary: Temporary(path) })
+        Ok(BlobWriter {
+            store: self,
+            file,
+            temporary: Temporary(path),
+        })
     }
 
     /// A fresh path in `tmp`. The caller makes what it wants there and removes it.
     pub fn temporary(&self, what: &str) -> PathBuf {
         let serial = self.next.fetch_add(1, Ordering::Relaxed);
-        let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
-        self.root.join("tmp").join(format!("{what}-{}-{nanos:x}-{serial}", std::process::id()))
+        let nanos = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_nanos());
+        self.root
+            .join("tmp")
+            .join(format!("{what}-{}-{nanos:x}-{serial}", std::process::id()))
     }
 
     /// A fresh directory in `tmp` that goes when the guard does.
@@ -169,7 +184,10 @@ impl Store {
             fs::create_dir(path.join("work"))
         };
         make().map_err(|error| BuildError::io("create a snapshot", error))?;
-        Ok(Draft { store: self, temporary: Temporary(path) })
+        Ok(Draft {
+            store: self,
+            temporary: Temporary(path),
+        })
     }
 
     /// The directory of a snapshot, in overlay format.
@@ -194,7 +212,7 @@ impl Store {
     }
 
     /// A directory that this store's [`Store::temporary_dir`] made becomes a snapshot.
-    pub fn adopt_snapshot(&self, upper: Temporary) -> Result<SnapshotId> {
+    pub fn adopt_snapshot(&self, upper: &Temporary) -> Result<SnapshotId> {
         let draft = self.new_snapshot()?;
         let adopt = || -> io::Result<()> {
             fs::remove_dir(draft.fs())?;
@@ -221,7 +239,10 @@ impl Store {
     }
 
     fn packed_path(&self, id: &SnapshotId, settings: &str) -> PathBuf {
-        self.root.join("snapshots").join(&id.0).join(format!("packed-{settings}.json"))
+        self.root
+            .join("snapshots")
+            .join(&id.0)
+            .join(format!("packed-{settings}.json"))
     }
 
     /// The result under a key, if its snapshot is still here.
@@ -236,7 +257,10 @@ impl Store {
     }
 
     fn step_path(&self, key: &str) -> PathBuf {
-        self.root.join("steps").join(key.get(..2).unwrap_or("xx")).join(key)
+        self.root
+            .join("steps")
+            .join(key.get(..2).unwrap_or("xx"))
+            .join(key)
     }
 
     /// A small remembered value; `kind` is a file-name-safe word, `key` is hashed.
@@ -250,7 +274,10 @@ impl Store {
     }
 
     fn memo_path(&self, kind: &str, key: &str) -> PathBuf {
-        self.root.join("steps").join(kind).join(Digest::of(key.as_bytes()).hex())
+        self.root
+            .join("steps")
+            .join(kind)
+            .join(Digest::of(key.as_bytes()).hex())
     }
 
     /// Waits for the lock of this name. Blocks: call it where blocking is allowed.
@@ -261,7 +288,9 @@ impl Store {
             flock(&file, FlockOperation::LockExclusive)?;
             Ok(file)
         };
-        lock().map(Lock).map_err(|error| BuildError::io(format!("lock {}", path.display()), error))
+        lock()
+            .map(Lock)
+            .map_err(|error| BuildError::io(format!("lock {}", path.display()), error))
     }
 
     fn write_json<T: Serialize>(&self, path: &Path, value: &T) -> Result<()> {
@@ -317,7 +346,9 @@ impl Drop for Temporary {
 
 /// Removes a file or a whole directory, also one whose permissions are against it.
 pub(crate) fn remove_all(path: &Path) -> io::Result<()> {
-    let Ok(metadata) = fs::symlink_metadata(path) else { return Ok(()) };
+    let Ok(metadata) = fs::symlink_metadata(path) else {
+        return Ok(());
+    };
     if !metadata.is_dir() {
         return fs::remove_file(path);
     }
@@ -393,7 +424,9 @@ impl Draft<'_> {
 
     /// Makes it visible under a fresh name. The overlay over it must be gone.
     pub fn commit(self) -> Result<SnapshotId> {
-        let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+        let nanos = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_nanos());
         let serial = self.store.next.fetch_add(1, Ordering::Relaxed);
         let id = SnapshotId(format!("step-{}-{nanos:x}-{serial}", std::process::id()));
         self.commit_as(id)
@@ -434,7 +467,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         let snapshot = store.new_snapshot().unwrap().commit().unwrap();
-        let record = StepRecord { snapshot: snapshot.clone(), content_key: "c".into(), created: 1 };
+        let record = StepRecord {
+            snapshot: snapshot.clone(),
+            content_key: "c".into(),
+            created: 1,
+        };
         store.put_step("abcd", &record).unwrap();
         assert_eq!(store.step("abcd"), Some(record));
         fs::remove_dir_all(store.snapshot_dir(&snapshot)).unwrap();

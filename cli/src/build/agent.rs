@@ -34,12 +34,14 @@ pub(super) fn offer(specs: &[String], offers: &mut Offers) -> Result<Vec<Agent>>
         };
         let id = if id.is_empty() { "default" } else { id };
         if paths.is_empty() {
-            let socket = env::var_os("SSH_AUTH_SOCK")
-                .with_context(|| format!("--ssh {id}: no agent runs (SSH_AUTH_SOCK is not set); name a key: {id}=PATH"))?;
+            let socket = env::var_os("SSH_AUTH_SOCK").with_context(|| {
+                format!("--ssh {id}: no agent runs (SSH_AUTH_SOCK is not set); name a key: {id}=PATH")
+            })?;
             offers.ssh.insert(id.into(), socket.into());
             continue;
         }
-        let is_socket = |path: &Path| fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
+        let is_socket =
+            |path: &Path| fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
         if let [only] = paths.as_slice()
             && is_socket(only)
         {
@@ -83,7 +85,11 @@ fn start(keys: &[PathBuf]) -> Result<(Agent, PathBuf)> {
             .output()
             .context("failed to run ssh-add")?;
         if !output.status.success() {
-            bail!("key {}: {}", key.display(), String::from_utf8_lossy(&output.stderr).trim());
+            bail!(
+                "key {}: {}",
+                key.display(),
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
         }
     }
     Ok((agent, socket))

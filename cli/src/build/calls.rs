@@ -22,9 +22,14 @@ enum Kind {
 /// The call that the flags ask for.
 pub(super) fn wanted(options: &BuildOptions) -> Result<Option<Call>> {
     if options.check {
-        return Ok(Some(Call { kind: Kind::Check, json: false }));
+        return Ok(Some(Call {
+            kind: Kind::Check,
+            json: false,
+        }));
     }
-    let Some(spec) = &options.call else { return Ok(None) };
+    let Some(spec) = &options.call else {
+        return Ok(None);
+    };
     let mut kind = None;
     let mut json = false;
     for (key, value) in fields(spec).map_err(anyhow::Error::msg)? {
@@ -42,7 +47,12 @@ pub(super) fn wanted(options: &BuildOptions) -> Result<Option<Call>> {
 }
 
 /// Tells it.
-pub(super) async fn run(call: &Call, options: &BuildOptions, driver: &Driver, sources: &Sources) -> Result<ExitCode> {
+pub(super) async fn run(
+    call: &Call,
+    options: &BuildOptions,
+    driver: &Driver,
+    sources: &Sources,
+) -> Result<ExitCode> {
     let dockerfile = sources.parse()?;
     match call.kind {
         Kind::Targets => {
@@ -61,7 +71,15 @@ pub(super) async fn run(call: &Call, options: &BuildOptions, driver: &Driver, so
                 };
                 rows.push((name, target.description));
             }
-            print!("{}", table(&rows.iter().map(|(a, b)| vec![a.as_str(), b.as_str()]).collect::<Vec<_>>()));
+            print!(
+                "{}",
+                table(
+                    &rows
+                        .iter()
+                        .map(|(a, b)| vec![a.as_str(), b.as_str()])
+                        .collect::<Vec<_>>()
+                )
+            );
             Ok(ExitCode::SUCCESS)
         }
         Kind::Outline => {
@@ -83,7 +101,15 @@ pub(super) async fn run(call: &Call, options: &BuildOptions, driver: &Driver, so
                 println!("{}", serde_json::to_string_pretty(&plan.warnings)?);
             } else {
                 for warning in &plan.warnings {
-                    println!("WARNING: {:?}{}", warning.rule, warning.url.as_ref().map(|url| format!(" - {url}")).unwrap_or_default());
+                    println!(
+                        "WARNING: {:?}{}",
+                        warning.rule,
+                        warning
+                            .url
+                            .as_ref()
+                            .map(|url| format!(" - {url}"))
+                            .unwrap_or_default()
+                    );
                     println!("{}", warning.detail);
                     let place = slipway_engine::Place {
                         file: plan.dockerfile.clone(),
@@ -99,7 +125,11 @@ pub(super) async fn run(call: &Call, options: &BuildOptions, driver: &Driver, so
                     n => println!("Check complete, {n} warnings have been found!"),
                 }
             }
-            Ok(if plan.warnings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            Ok(if plan.warnings.is_empty() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            })
         }
     }
 }
@@ -131,13 +161,21 @@ fn render(outline: &Outline) -> String {
     }
     if !outline.args.is_empty() {
         let mut rows = vec![vec!["BUILD ARG", "VALUE", "DESCRIPTION"]];
-        rows.extend(outline.args.iter().map(|one| vec![one.name.as_str(), &one.value, &one.description]));
+        rows.extend(
+            outline
+                .args
+                .iter()
+                .map(|one| vec![one.name.as_str(), &one.value, &one.description]),
+        );
         let _ = write!(text, "\n{}", table(&rows));
     }
     for (title, list) in [("SECRET", &outline.secrets), ("SSH", &outline.ssh)] {
         if !list.is_empty() {
             let mut rows = vec![vec![title, "REQUIRED"]];
-            rows.extend(list.iter().map(|one| vec![one.name.as_str(), if one.required { "true" } else { "" }]));
+            rows.extend(
+                list.iter()
+                    .map(|one| vec![one.name.as_str(), if one.required { "true" } else { "" }]),
+            );
             let _ = write!(text, "\n{}", table(&rows));
         }
     }
@@ -148,15 +186,22 @@ fn render(outline: &Outline) -> String {
 fn table(rows: &[Vec<&str>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns)
-        .map(|column| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0))
+        .map(|column| {
+            rows.iter()
+                .filter_map(|row| row.get(column))
+                .map(|cell| cell.chars().count())
+                .max()
+                .unwrap_or(0)
+        })
         .collect();
     let mut text = String::new();
     for row in rows {
         let line: String = row
             .iter()
             .zip(&widths)
-            .map(|(cell, width)| format!("{cell:width$}   "))
-            .collect();
+            .fold(String::new(), |line, (cell, width)| {
+                format!("{line}{cell:width$}   ")
+            });
         text.push_str(line.trim_end());
         text.push('\n');
     }

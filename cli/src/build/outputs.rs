@@ -21,7 +21,6 @@ pub(super) struct Output {
     pub(super) annotations: AnnotationSet,
     pub(super) epoch: Option<i64>,
     pub(super) rewrite_timestamp: bool,
-    pub(super) split: Option<bool>,
     name: Option<String>,
     compression: Compression,
     force: bool,
@@ -34,7 +33,11 @@ pub(super) enum Kind {
     /// A registry, or nothing but the store.
     Image { push: bool },
     /// An OCI image layout.
-    Layout { tar: bool, docker: bool, dest: Destination },
+    Layout {
+        tar: bool,
+        docker: bool,
+        dest: Destination,
+    },
     /// One tar of the files.
     Tar { dest: Destination },
     /// A directory of the files.
@@ -55,26 +58,46 @@ impl Output {
             force: self.force,
             // What `docker load` of every age reads.
             docker: !self.oci.unwrap_or(!docker_archive),
-            clamp: if self.rewrite_timestamp { self.epoch.or(plan.epoch) } else { None },
+            clamp: if self.rewrite_timestamp {
+                self.epoch.or(plan.epoch)
+            } else {
+                None
+            },
             ..Packing::new(self.compression)
         }
     }
 
     /// The names of the image: the output's own, or the `--tag`s.
     pub(super) fn names(&self, tags: &[String]) -> Result<Vec<Reference>> {
-        let own: Vec<&str> = self.name.iter().flat_map(|names| names.split(',')).map(str::trim).collect();
-        let names: Vec<&str> = if own.is_empty() { tags.iter().map(String::as_str).collect() } else { own };
+        let own: Vec<&str> = self
+            .name
+            .iter()
+            .flat_map(|names| names.split(','))
+            .map(str::trim)
+            .collect();
+        let names: Vec<&str> = if own.is_empty() {
+            tags.iter().map(String::as_str).collect()
+        } else {
+            own
+        };
         names
             .into_iter()
             .filter(|name| !name.is_empty())
-            .map(|name| name.parse().with_context(|| format!("invalid image name {name:?}")))
+            .map(|name| {
+                name.parse()
+                    .with_context(|| format!("invalid image name {name:?}"))
+            })
             .collect()
     }
 }
 
 /// All outputs that the flags ask for.
 pub(super) fn parse(options: &BuildOptions) -> Result<Vec<Output>> {
-    let mut outputs = options.outputs.iter().map(|spec| one(spec)).collect::<Result<Vec<_>>>()?;
+    let mut outputs = options
+        .outputs
+        .iter()
+        .map(|spec| one(spec))
+        .collect::<Result<Vec<_>>>()?;
     if options.push {
         match outputs.iter_mut().find_map(|output| match &mut output.kind {
             Kind::Image { push } => Some(push),
@@ -90,6 +113,7 @@ pub(super) fn parse(options: &BuildOptions) -> Result<Vec<Output>> {
     Ok(outputs)
 }
 
+#[expect(clippy::too_many_lines, reason = "one arm for each attribute")]
 fn one(spec: &str) -> Result<Output> {
     let mut attributes = fields(spec).map_err(anyhow::Error::msg)?;
     // `--output DIR` and `--output -`.
@@ -109,7 +133,6 @@ fn one(spec: &str) -> Result<Output> {
         annotations: AnnotationSet::default(),
         epoch: None,
         rewrite_timestamp: false,
-        split: None,
         name: None,
         compression: Compression::GZIP,
         force: false,
@@ -118,12 +141,15 @@ fn one(spec: &str) -> Result<Output> {
     for (key, value) in &attributes {
         let value_text = value.as_deref();
         let flag = || boolean(key, value_text).map_err(anyhow::Error::msg);
-        if let Some(added) = output.annotations.add_attribute(key, value_text.unwrap_or_default()) {
+        if let Some(added) = output
+            .annotations
+            .add_attribute(key, value_text.unwrap_or_default())
+        {
             added.map_err(anyhow::Error::msg)?;
             continue;
         }
         match key.as_str() {
-            "type" => kind = value.clone(),
+            "type" => kind.clone_from(value),
             "dest" | "destination" => dest.clone_from(value),
             "name" => output.name.clone_from(value),
             "tar" => tar = flag()?,
@@ -131,22 +157,31 @@ fn one(spec: &str) -> Result<Output> {
             "oci-mediatypes" => output.oci = Some(flag()?),
             "force-compression" => output.force = flag()?,
             "rewrite-timestamp" => output.rewrite_timestamp = flag()?,
-            "platform-split" => output.split = Some(flag()?),
             "compression" => compression.clone_from(value),
             "compression-level" => {
                 let text = value_text.unwrap_or_default();
-                level = Some(text.parse::<i32>().with_context(|| format!("compression-level={text}"))?);
+                level = Some(
+                    text.parse::<i32>()
+                        .with_context(|| format!("compression-level={text}"))?,
+                );
             }
             "source-date-epoch" => {
                 output.epoch = match value_text {
                     None | Some("") => None,
-                    Some(text) => {
-                        Some(text.parse().map_err(|_| anyhow!("invalid source-date-epoch: {text}"))?)
-                    }
+                    Some(text) => Some(
+                        text.parse()
+                            .map_err(|_| anyhow!("invalid source-date-epoch: {text}"))?,
+                    ),
                 };
             }
             // What other builders know and what changes nothing here.
-            "store" | "unpack" | "dangling-name-prefix" | "registry.insecure" | "push-by-digest" | "name-canonical" => {}
+            "platform-split"
+            | "store"
+            | "unpack"
+            | "dangling-name-prefix"
+            | "registry.insecure"
+            | "push-by-digest"
+            | "name-canonical" => {}
             other => bail!("output attribute {other:?} is not known"),
         }
     }
@@ -167,10 +202,26 @@ fn one(spec: &str) -> Result<Output> {
     output.kind = match kind.as_deref().unwrap_or("image") {
         "image" => Kind::Image { push },
         "registry" => Kind::Image { push: true },
-        "oci" if tar => Kind::Layout { tar, docker: false, dest: file(dest)? },
-        "oci" => Kind::Layout { tar, docker: false, dest: Destination::Path(path(dest)?) },
-        "docker" if tar => Kind::Layout { tar, docker: true, dest: file(dest)? },
-        "docker" => Kind::Layout { tar, docker: true, dest: Destination::Path(path(dest)?) },
+        "oci" if tar => Kind::Layout {
+            tar,
+            docker: false,
+            dest: file(dest)?,
+        },
+        "oci" => Kind::Layout {
+            tar,
+            docker: false,
+            dest: Destination::Path(path(dest)?),
+        },
+        "docker" if tar => Kind::Layout {
+            tar,
+            docker: true,
+            dest: file(dest)?,
+        },
+        "docker" => Kind::Layout {
+            tar,
+            docker: true,
+            dest: Destination::Path(path(dest)?),
+        },
         "tar" => Kind::Tar { dest: file(dest)? },
         "local" => Kind::Local { dest: path(dest)? },
         "cacheonly" => Kind::Image { push: false },
@@ -186,9 +237,22 @@ mod tests {
     #[test]
     fn outputs_are_read_as_buildx_reads_them() {
         assert!(matches!(one("out").unwrap().kind, Kind::Local { .. }));
-        assert!(matches!(one("-").unwrap().kind, Kind::Tar { dest: Destination::Stdout }));
-        let oci = one(r#"type=oci,tar=false,dest=/x,"name=a:1,b:2",annotation.k=v,compression=zstd"#).unwrap();
-        assert!(matches!(oci.kind, Kind::Layout { tar: false, docker: false, .. }));
+        assert!(matches!(
+            one("-").unwrap().kind,
+            Kind::Tar {
+                dest: Destination::Stdout
+            }
+        ));
+        let oci =
+            one(r#"type=oci,tar=false,dest=/x,"name=a:1,b:2",annotation.k=v,compression=zstd"#).unwrap();
+        assert!(matches!(
+            oci.kind,
+            Kind::Layout {
+                tar: false,
+                docker: false,
+                ..
+            }
+        ));
         assert_eq!(oci.names(&[]).unwrap().len(), 2);
         assert!(one("type=oci,tar=false").is_err());
         assert!(one("type=nothing").is_err());

@@ -1,10 +1,7 @@
 //! Flags into the plan request and the offers of a build.
 
 use super::sources::Sources;
-use crate::{
-    csv::fields,
-    options::BuildOptions,
-};
+use crate::{csv::fields, options::BuildOptions};
 use anyhow::{Context as _, Result, anyhow, bail};
 use slipway_dockerfile::Dockerfile;
 use slipway_engine::driver::Offers;
@@ -15,20 +12,35 @@ use zeroize::Zeroizing;
 
 /// Build arguments that are taken over from the environment as they are everywhere else.
 const PROXIES: [&str; 10] = [
-    "HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "FTP_PROXY", "ftp_proxy", "NO_PROXY", "no_proxy",
-    "ALL_PROXY", "all_proxy",
+    "HTTP_PROXY",
+    "http_proxy",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "FTP_PROXY",
+    "ftp_proxy",
+    "NO_PROXY",
+    "no_proxy",
+    "ALL_PROXY",
+    "all_proxy",
 ];
 
 /// The plan's request.
-pub(super) fn plan_request(options: &BuildOptions, sources: &Sources, dockerfile: Dockerfile) -> Result<PlanRequest> {
+pub(super) fn plan_request(
+    options: &BuildOptions,
+    sources: &Sources,
+    dockerfile: Dockerfile,
+) -> Result<PlanRequest> {
     let mut request = PlanRequest::new(dockerfile, Platform::host());
     request.platforms = options
         .platform
         .iter()
-        .map(|text| text.parse().map_err(|error| anyhow!("invalid platform {text:?}: {error}")))
+        .map(|text| {
+            text.parse()
+                .map_err(|error| anyhow!("invalid platform {text:?}: {error}"))
+        })
         .collect::<Result<_>>()?;
     request.target.clone_from(&options.target);
-    request.args = arguments(options)?;
+    request.args = arguments(options);
     request.labels = pairs(&options.labels, "label")?;
     request.contexts.clone_from(&sources.contexts);
     request.no_cache = if options.no_cache {
@@ -54,15 +66,23 @@ pub(super) fn plan_request(options: &BuildOptions, sources: &Sources, dockerfile
         Some(other) => bail!("network {other:?}: default, none or host is expected"),
     };
     request.hostname.clone_from(&options.hostname);
-    request.add_hosts = options.add_hosts.iter().map(|text| host(text)).collect::<Result<_>>()?;
+    request.add_hosts = options
+        .add_hosts
+        .iter()
+        .map(|text| host(text))
+        .collect::<Result<_>>()?;
     request.shm_size = options.shm_size.as_deref().map(size).transpose()?;
-    request.ulimits = options.ulimits.iter().map(|text| ulimit(text)).collect::<Result<_>>()?;
+    request.ulimits = options
+        .ulimits
+        .iter()
+        .map(|text| ulimit(text))
+        .collect::<Result<_>>()?;
     request.ignore.clone_from(&sources.ignore);
     request.source_times.clone_from(&sources.times);
     Ok(request)
 }
 
-fn arguments(options: &BuildOptions) -> Result<BTreeMap<String, String>> {
+fn arguments(options: &BuildOptions) -> BTreeMap<String, String> {
     let mut arguments = BTreeMap::new();
     for name in PROXIES {
         if let Ok(value) = env::var(name) {
@@ -84,7 +104,7 @@ fn arguments(options: &BuildOptions) -> Result<BTreeMap<String, String>> {
             }
         }
     }
-    Ok(arguments)
+    arguments
 }
 
 fn pairs(texts: &[String], what: &str) -> Result<BTreeMap<String, String>> {
@@ -98,12 +118,18 @@ fn pairs(texts: &[String], what: &str) -> Result<BTreeMap<String, String>> {
 
 fn host(text: &str) -> Result<HostEntry> {
     // `name=ip` too: an IPv6 address has colons of its own.
-    let (host, ip) = text.split_once('=').or_else(|| text.split_once(':')).unwrap_or((text, ""));
+    let (host, ip) = text
+        .split_once('=')
+        .or_else(|| text.split_once(':'))
+        .unwrap_or((text, ""));
     let ip = ip.trim_start_matches('[').trim_end_matches(']');
     if host.is_empty() || ip.parse::<std::net::IpAddr>().is_err() {
         bail!("--add-host {text:?} is not NAME:IP");
     }
-    Ok(HostEntry { host: host.into(), ip: ip.into() })
+    Ok(HostEntry {
+        host: host.into(),
+        ip: ip.into(),
+    })
 }
 
 fn size(text: &str) -> Result<u64> {
@@ -117,15 +143,27 @@ fn size(text: &str) -> Result<u64> {
         _ => bail!("size {text:?}: bytes, or a number with k, m or g is expected"),
     };
     let number: u64 = digits.parse().with_context(|| format!("size {text:?}"))?;
-    number.checked_mul(factor).with_context(|| format!("size {text:?} is too large"))
+    number
+        .checked_mul(factor)
+        .with_context(|| format!("size {text:?} is too large"))
 }
 
 fn ulimit(text: &str) -> Result<Ulimit> {
     let wrong = || anyhow!("--ulimit {text:?} is not NAME=SOFT[:HARD]");
     let (name, limits) = text.split_once('=').ok_or_else(wrong)?;
     let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
-    let number = |text: &str| if text == "unlimited" { Ok(-1) } else { text.parse().map_err(|_| wrong()) };
-    Ok(Ulimit { name: name.to_lowercase(), soft: number(soft)?, hard: number(hard)? })
+    let number = |text: &str| {
+        if text == "unlimited" {
+            Ok(-1)
+        } else {
+            text.parse().map_err(|_| wrong())
+        }
+    };
+    Ok(Ulimit {
+        name: name.to_lowercase(),
+        soft: number(soft)?,
+        hard: number(hard)?,
+    })
 }
 
 /// `--secret`.
@@ -146,16 +184,22 @@ pub(super) fn secrets(options: &BuildOptions, offers: &mut Offers) -> Result<()>
         let value = match (kind.as_deref(), src, variable) {
             (Some("env"), source, variable) => {
                 let name = variable.or(source).unwrap_or_else(|| id.clone());
-                env::var(&name).with_context(|| format!("secret {id}: variable {name}"))?.into_bytes()
+                env::var(&name)
+                    .with_context(|| format!("secret {id}: variable {name}"))?
+                    .into_bytes()
             }
-            (_, Some(path), _) => fs::read(&path).with_context(|| format!("secret {id}: failed to read {path}"))?,
-            (_, None, Some(name)) => {
-                env::var(&name).with_context(|| format!("secret {id}: variable {name}"))?.into_bytes()
+            (_, Some(path), _) => {
+                fs::read(&path).with_context(|| format!("secret {id}: failed to read {path}"))?
             }
+            (_, None, Some(name)) => env::var(&name)
+                .with_context(|| format!("secret {id}: variable {name}"))?
+                .into_bytes(),
             // As buildx: a file of the id's name, or a variable of it.
             (_, None, None) => match env::var(&id) {
                 Ok(value) => value.into_bytes(),
-                Err(_) => fs::read(Path::new(&id)).with_context(|| format!("secret {id}: failed to read {id}"))?,
+                Err(_) => {
+                    fs::read(Path::new(&id)).with_context(|| format!("secret {id}: failed to read {id}"))?
+                }
             },
         };
         offers.secrets.insert(id, Arc::new(Zeroizing::new(value)));

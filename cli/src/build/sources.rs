@@ -2,7 +2,10 @@
 
 use crate::options::BuildOptions;
 use anyhow::{Context as _, Result, bail};
-use slipway_dockerfile::{Dockerfile, ignore::{self, Matcher}};
+use slipway_dockerfile::{
+    Dockerfile,
+    ignore::{self, Matcher},
+};
 use slipway_engine::{
     BuildError, Store,
     context::{Context, DirContext, MemContext, resolve},
@@ -52,7 +55,12 @@ enum Origin {
     /// A directory of this machine.
     Local(PathBuf),
     /// A tree that came from elsewhere and lies in the store.
-    Fetched { dir: PathBuf, time: Option<i64>, owners: bool, keep: Option<Arc<dyn std::any::Any + Send + Sync>> },
+    Fetched {
+        dir: PathBuf,
+        time: Option<i64>,
+        owners: bool,
+        keep: Option<Arc<dyn std::any::Any + Send + Sync>>,
+    },
     /// A Dockerfile alone.
     Dockerfile(String),
 }
@@ -64,7 +72,12 @@ pub(super) async fn open(options: &BuildOptions, driver: &Driver) -> Result<Sour
     let mut times = BTreeMap::new();
     let (context, ignore) = match origin {
         Origin::Local(dir) => directory(&dir, beside, "the build context", true, None)?,
-        Origin::Fetched { dir, time, owners, keep } => {
+        Origin::Fetched {
+            dir,
+            time,
+            owners,
+            keep,
+        } => {
             if let Some(time) = time {
                 times.insert("context".to_owned(), time);
             }
@@ -94,7 +107,15 @@ pub(super) async fn open(options: &BuildOptions, driver: &Driver) -> Result<Sour
         named.insert(name.to_owned(), context);
         contexts.insert(name.to_owned(), format!("local:{}", dir.display()));
     }
-    Ok(Sources { name, text, context, named, contexts, ignore, times })
+    Ok(Sources {
+        name,
+        text,
+        context,
+        named,
+        contexts,
+        ignore,
+        times,
+    })
 }
 
 fn is_remote(source: &str) -> bool {
@@ -157,11 +178,20 @@ async fn origin(context: &str, driver: &Driver) -> Result<Origin> {
         vertex.line(&format!("commit {}", checkout.commit));
         vertex.done();
         let dir = driver.store.snapshot_dir(&checkout.snapshot);
-        return Ok(Origin::Fetched { dir, time: Some(checkout.time), owners: false, keep: None });
+        return Ok(Origin::Fetched {
+            dir,
+            time: Some(checkout.time),
+            owners: false,
+            keep: None,
+        });
     }
     if context.starts_with("http://") || context.starts_with("https://") {
         let vertex = driver.progress.start(format!("fetch {context}"));
-        let source = HttpSource { url: context.into(), filename: "context".into(), checksum: None };
+        let source = HttpSource {
+            url: context.into(),
+            filename: "context".into(),
+            checksum: None,
+        };
         let download = driver.fetcher.download(&driver.store, &source).await?;
         vertex.done();
         let file = driver.store.snapshot_dir(&download.snapshot).join("context");
@@ -176,7 +206,11 @@ fn standard_input(store: &Arc<Store>) -> Result<Origin> {
 }
 
 /// A tar (compressed or not) is the context; anything else is the Dockerfile.
-fn unpack_or_read(store: &Arc<Store>, input: impl Read + Send + 'static, time: Option<i64>) -> Result<Origin> {
+fn unpack_or_read(
+    store: &Arc<Store>,
+    input: impl Read + Send + 'static,
+    time: Option<i64>,
+) -> Result<Origin> {
     let temporary = store.temporary_dir("context")?;
     let raw = temporary.path().join("raw");
     let mut input = input;
@@ -185,17 +219,31 @@ fn unpack_or_read(store: &Arc<Store>, input: impl Read + Send + 'static, time: O
         Some(tar) => {
             let dir = temporary.path().join("tree");
             fs::create_dir(&dir)?;
-            let options = UnpackOptions { mode: Mode::Apply, whiteouts: false, ..UnpackOptions::default() };
+            let options = UnpackOptions {
+                mode: Mode::Apply,
+                whiteouts: false,
+                ..UnpackOptions::default()
+            };
             slipway_layer::unpack(tar, &dir, &options).context("failed to unpack the context")?;
-            Ok(Origin::Fetched { dir, time, owners: true, keep: Some(Arc::new(temporary)) })
+            Ok(Origin::Fetched {
+                dir,
+                time,
+                owners: true,
+                keep: Some(Arc::new(temporary)),
+            })
         }
-        None => Ok(Origin::Dockerfile(read_text(fs::File::open(&raw)?, "Dockerfile")?)),
+        None => Ok(Origin::Dockerfile(read_text(
+            fs::File::open(&raw)?,
+            "Dockerfile",
+        )?)),
     }
 }
 
 fn read_text(file: impl Read, name: &str) -> Result<String> {
     let mut bytes = Vec::new();
-    file.take(DOCKERFILE_LIMIT + 1).read_to_end(&mut bytes).with_context(|| format!("failed to read {name}"))?;
+    file.take(DOCKERFILE_LIMIT + 1)
+        .read_to_end(&mut bytes)
+        .with_context(|| format!("failed to read {name}"))?;
     if bytes.len() as u64 > DOCKERFILE_LIMIT {
         bail!("{name} exceeds maximum allowed size of {DOCKERFILE_LIMIT} bytes");
     }
@@ -215,7 +263,11 @@ fn dockerfile(options: &BuildOptions, origin: &Origin) -> Result<(String, String
                 None => dir.join("Dockerfile"),
             };
             let (parent, name) = (path.parent().unwrap_or(Path::new("")), file_name(&path));
-            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            let parent = if parent.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                parent
+            };
             read_dockerfile(parent, &name)
         }
         Origin::Fetched { dir, .. } => {
@@ -229,7 +281,10 @@ fn dockerfile(options: &BuildOptions, origin: &Origin) -> Result<(String, String
 }
 
 fn file_name(path: &Path) -> String {
-    path.file_name().map_or_else(|| "Dockerfile".to_owned(), |name| name.to_string_lossy().into_owned())
+    path.file_name().map_or_else(
+        || "Dockerfile".to_owned(),
+        |name| name.to_string_lossy().into_owned(),
+    )
 }
 
 fn read_dockerfile(dir: &Path, name: &str) -> Result<(String, String, Option<Vec<u8>>)> {
@@ -242,7 +297,9 @@ fn read_dockerfile(dir: &Path, name: &str) -> Result<(String, String, Option<Vec
     }
     for candidate in &candidates {
         let path = resolve(&tree, Path::new(candidate), true)?;
-        let Some(entry) = tree.lookup(&path)? else { continue };
+        let Some(entry) = tree.lookup(&path)? else {
+            continue;
+        };
         if entry.is_dir() {
             bail!("{candidate} is a directory and not a Dockerfile");
         }
@@ -251,7 +308,9 @@ fn read_dockerfile(dir: &Path, name: &str) -> Result<(String, String, Option<Vec
         let ignore = match tree.lookup(&beside)? {
             Some(_) => {
                 let mut bytes = Vec::new();
-                tree.open(&beside)?.take(DOCKERFILE_LIMIT).read_to_end(&mut bytes)?;
+                tree.open(&beside)?
+                    .take(DOCKERFILE_LIMIT)
+                    .read_to_end(&mut bytes)?;
                 Some(bytes)
             }
             None => None,

@@ -26,7 +26,7 @@ pub struct DirContext {
     root: OwnedFd,
     path: PathBuf,
     /// Kept alive with it: a temporary directory, a mount.
-    _keep: Option<Arc<dyn std::any::Any + Send + Sync>>,
+    keep: Option<Arc<dyn std::any::Any + Send + Sync>>,
     ignore: Option<Ignore>,
     as_root: bool,
     name: String,
@@ -51,7 +51,14 @@ impl DirContext {
         let path = path.into();
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(&path, flags, Mode::empty())?;
-        Ok(Self { root, path, _keep: None, ignore: None, as_root: false, name: name.into() })
+        Ok(Self {
+            root,
+            path,
+            keep: None,
+            ignore: None,
+            as_root: false,
+            name: name.into(),
+        })
     }
 
     /// Everything belongs to root, as in a build context that was sent from somewhere.
@@ -64,19 +71,26 @@ impl DirContext {
     /// Hides what the ignore patterns exclude.
     #[must_use]
     pub fn ignoring(mut self, matcher: Option<Matcher>) -> Self {
-        self.ignore = matcher.map(|matcher| Ignore { matcher, dirs: Mutex::new(HashMap::new()) });
+        self.ignore = matcher.map(|matcher| Ignore {
+            matcher,
+            dirs: Mutex::new(HashMap::new()),
+        });
         self
     }
 
     /// Keeps something alive as long as this tree.
     #[must_use]
     pub fn keeping(mut self, keep: impl std::any::Any + Send + Sync) -> Self {
-        self._keep = Some(Arc::new(keep));
+        self.keep = Some(Arc::new(keep));
         self
     }
 
     fn open_at(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
-        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        let path = if path.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            path
+        };
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         loop {
             match rustix::fs::openat2(&self.root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
@@ -154,37 +168,47 @@ impl DirContext {
     }
 
     /// What the ignore rules say about a directory, its parents asked first.
-    fn dir_state(&self, ignore: &Ignore, path: &Path) -> io::Result<DirState> {
+    fn dir_state(ignore: &Ignore, path: &Path) -> io::Result<DirState> {
         if path.as_os_str().is_empty() {
-            return Ok(DirState { excluded: false, state: ParentState::default(), shown: None });
+            return Ok(DirState {
+                excluded: false,
+                state: ParentState::default(),
+                shown: None,
+            });
         }
         if let Some(state) = lock(&ignore.dirs).get(path) {
             return Ok(state.clone());
         }
-        let parent = self.dir_state(ignore, path.parent().unwrap_or(Path::new("")))?;
+        let parent = Self::dir_state(ignore, path.parent().unwrap_or(Path::new("")))?;
         let verdict = ignore
             .matcher
             .matches_with_parents(&path.to_string_lossy(), &parent.state)
             .map_err(io::Error::other)?;
-        let state = DirState { excluded: verdict.excluded, state: verdict.state, shown: None };
+        let state = DirState {
+            excluded: verdict.excluded,
+            state: verdict.state,
+            shown: None,
+        };
         lock(&ignore.dirs).insert(path.to_owned(), state.clone());
         Ok(state)
     }
 
     fn is_shown(&self, path: &Path, entry: &Entry) -> io::Result<bool> {
-        let Some(ignore) = &self.ignore else { return Ok(true) };
+        let Some(ignore) = &self.ignore else {
+            return Ok(true);
+        };
         if path.as_os_str().is_empty() {
             return Ok(true);
         }
         if !entry.is_dir() {
-            let parent = self.dir_state(ignore, path.parent().unwrap_or(Path::new("")))?;
+            let parent = Self::dir_state(ignore, path.parent().unwrap_or(Path::new("")))?;
             let verdict = ignore
                 .matcher
                 .matches_with_parents(&path.to_string_lossy(), &parent.state)
                 .map_err(io::Error::other)?;
             return Ok(!verdict.excluded);
         }
-        let state = self.dir_state(ignore, path)?;
+        let state = Self::dir_state(ignore, path)?;
         if !state.excluded {
             return Ok(true);
         }
@@ -200,7 +224,13 @@ impl DirContext {
                 }
             }
         }
-        lock(&ignore.dirs).insert(path.to_owned(), DirState { shown: Some(shown), ..state });
+        lock(&ignore.dirs).insert(
+            path.to_owned(),
+            DirState {
+                shown: Some(shown),
+                ..state
+            },
+        );
         Ok(shown)
     }
 }
@@ -245,7 +275,9 @@ impl Context for DirContext {
 
     fn xattrs(&self, path: &Path) -> io::Result<Vec<(OsString, Vec<u8>)>> {
         // There is no llistxattr that takes a directory descriptor; the magic link of procfs stands for one.
-        let full = Path::new("/proc/self/fd").join(self.root.as_raw_fd().to_string()).join(path);
+        let full = Path::new("/proc/self/fd")
+            .join(self.root.as_raw_fd().to_string())
+            .join(path);
         read_xattrs(&full)
     }
 
@@ -280,7 +312,12 @@ pub(crate) fn read_xattrs(path: &Path) -> io::Result<Vec<(OsString, Vec<u8>)>> {
     }
     let mut found = Vec::new();
     for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        let skip: [&[u8]; 4] = [b"system.nfs4", b"security.selinux", b"trusted.overlay.", b"user.overlay."];
+        let skip: [&[u8]; 4] = [
+            b"system.nfs4",
+            b"security.selinux",
+            b"trusted.overlay.",
+            b"user.overlay.",
+        ];
         if skip.iter().any(|prefix| name.starts_with(prefix)) {
             continue;
         }
@@ -301,7 +338,9 @@ mod tests {
 
     fn names(context: &DirContext, path: &str) -> Vec<String> {
         let list = context.list(Path::new(path)).unwrap();
-        list.into_iter().map(|(name, _)| name.into_string().unwrap()).collect()
+        list.into_iter()
+            .map(|(name, _)| name.into_string().unwrap())
+            .collect()
     }
 
     #[test]
@@ -326,7 +365,9 @@ mod tests {
             fs::write(dir.path().join(path), "1").unwrap();
         }
         let matcher = Matcher::new(["docs", "!docs/README.md", "none"]).unwrap();
-        let context = DirContext::open(dir.path(), "test").unwrap().ignoring(Some(matcher));
+        let context = DirContext::open(dir.path(), "test")
+            .unwrap()
+            .ignoring(Some(matcher));
         assert_eq!(names(&context, ""), ["docs", "src"]);
         assert_eq!(names(&context, "docs"), ["README.md"]);
         assert_eq!(context.lookup(Path::new("docs/x")).unwrap(), None);

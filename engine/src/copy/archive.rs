@@ -46,8 +46,14 @@ pub fn open(content: impl Read + Send + 'static) -> io::Result<Option<Plain>> {
 
 /// Whether a block is a tar header: its checksum says so.
 fn is_header(block: &[u8; BLOCK]) -> bool {
-    let field: String = block[148..156].iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte)).collect();
-    let Ok(expected) = i64::from_str_radix(field.trim(), 8) else { return false };
+    let field: String = block[148..156]
+        .iter()
+        .take_while(|byte| **byte != 0)
+        .map(|byte| char::from(*byte))
+        .collect();
+    let Ok(expected) = i64::from_str_radix(field.trim(), 8) else {
+        return false;
+    };
     let (mut unsigned, mut signed) = (0_i64, 0_i64);
     for (index, byte) in block.iter().enumerate() {
         let byte = if (148..156).contains(&index) { b' ' } else { *byte };
@@ -65,7 +71,9 @@ pub(crate) fn unpack(plain: Plain, dest: &Path, owner: Option<Owner>) -> Result<
         owner: owner.map(|owner| (owner.uid, owner.gid)),
         ..UnpackOptions::default()
     };
-    slipway_layer::unpack(plain, dest, &options).map(|_| ()).map_err(BuildError::from)
+    slipway_layer::unpack(plain, dest, &options)
+        .map(|_| ())
+        .map_err(BuildError::from)
 }
 
 #[cfg(test)]
@@ -90,7 +98,11 @@ mod tests {
         let zst = zstd::encode_all(&tar[..], 1).unwrap();
         for packed in [tar.clone(), gz.finish().unwrap(), zst] {
             let mut plain = Vec::new();
-            open(io::Cursor::new(packed)).unwrap().unwrap().read_to_end(&mut plain).unwrap();
+            open(io::Cursor::new(packed))
+                .unwrap()
+                .unwrap()
+                .read_to_end(&mut plain)
+                .unwrap();
             assert_eq!(plain, tar);
         }
     }
@@ -99,8 +111,13 @@ mod tests {
     fn what_is_no_tar_is_left_alone() {
         let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gz.write_all(&[b'x'; 2000]).unwrap();
-        for data in [b"not a tar".to_vec(), vec![0; 1024], vec![0x1f, 0x8b, 1, 2, 3], gz.finish().unwrap(), Vec::new()]
-        {
+        for data in [
+            b"not a tar".to_vec(),
+            vec![0; 1024],
+            vec![0x1f, 0x8b, 1, 2, 3],
+            gz.finish().unwrap(),
+            Vec::new(),
+        ] {
             assert!(open(io::Cursor::new(data)).unwrap().is_none());
         }
     }

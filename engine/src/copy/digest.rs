@@ -82,9 +82,14 @@ fn add(
 
 /// Digests of the regular files, by several threads: with many small files the system calls cost more than the bytes.
 fn contents(context: &dyn Context, nodes: &[Node]) -> io::Result<Vec<Option<Digest>>> {
-    let files: Vec<usize> = (0..nodes.len()).filter(|index| matches!(nodes[*index].entry.kind, Kind::File(_))).collect();
+    let files: Vec<usize> = (0..nodes.len())
+        .filter(|index| matches!(nodes[*index].entry.kind, Kind::File(_)))
+        .collect();
     let mut digests = vec![None; nodes.len()];
-    let workers = thread::available_parallelism().map_or(1, usize::from).min(files.len().div_ceil(16)).max(1);
+    let workers = thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(files.len().div_ceil(16))
+        .max(1);
     let next = AtomicUsize::new(0);
     let work = || -> io::Result<Vec<(usize, Digest)>> {
         let mut done = Vec::new();
@@ -100,7 +105,11 @@ fn contents(context: &dyn Context, nodes: &[Node]) -> io::Result<Vec<Option<Dige
             let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
             threads
                 .into_iter()
-                .map(|thread| thread.join().unwrap_or_else(|_| Err(io::Error::other("a hashing thread died"))))
+                .map(|thread| {
+                    thread
+                        .join()
+                        .unwrap_or_else(|_| Err(io::Error::other("a hashing thread died")))
+                })
                 .collect()
         })
     };
@@ -136,7 +145,16 @@ mod tests {
 
     fn of(dir: &std::path::Path, path: &str) -> Digest {
         let context = DirContext::open(dir, "test").unwrap().owned_by_root();
-        digest(&context, &Request { path, wildcard: true, follow: true, ..Request::default() }).unwrap()
+        digest(
+            &context,
+            &Request {
+                path,
+                wildcard: true,
+                follow: true,
+                ..Request::default()
+            },
+        )
+        .unwrap()
     }
 
     #[test]
@@ -147,7 +165,10 @@ mod tests {
         fs::write(&file, "one").unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
         let first = of(dir.path(), "/d");
-        fs::File::open(&file).unwrap().set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+        fs::File::open(&file)
+            .unwrap()
+            .set_modified(std::time::SystemTime::UNIX_EPOCH)
+            .unwrap();
         assert_eq!(of(dir.path(), "/d"), first);
         fs::write(dir.path().join("other"), "x").unwrap();
         assert_eq!(of(dir.path(), "/d"), first);

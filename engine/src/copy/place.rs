@@ -68,11 +68,18 @@ impl Destination {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(path, flags, Mode::empty())
             .map_err(|error| BuildError::io(format!("open {}", path.display()), error.into()))?;
-        Ok(Self { root, path: path.to_owned() })
+        Ok(Self {
+            root,
+            path: path.to_owned(),
+        })
     }
 
     fn dir(&self, path: &Path) -> Step<OwnedFd> {
-        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        let path = if path.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            path
+        };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         loop {
@@ -102,7 +109,9 @@ impl Destination {
     /// The path inside the root that `path` names, links followed; what is missing is kept as written.
     fn resolve(&self, path: &Path) -> Step<PathBuf> {
         resolve_with(path, true, |path| {
-            let Some(stat) = self.stat(path)? else { return Ok(None) };
+            let Some(stat) = self.stat(path)? else {
+                return Ok(None);
+            };
             if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
                 return Ok(None);
             }
@@ -115,7 +124,9 @@ impl Destination {
     /// Makes a directory and its missing parents, each with this mode and owner. Returns whether it was missing.
     pub(crate) fn make_dirs(&self, path: &str, mode: u32, owner: Option<Owner>) -> Result<()> {
         let shown = format!("/{}", path.trim_matches('/'));
-        let resolved = self.resolve(Path::new(path)).map_err(|error| BuildError::io(format!("mkdir {shown}"), error))?;
+        let resolved = self
+            .resolve(Path::new(path))
+            .map_err(|error| BuildError::io(format!("mkdir {shown}"), error))?;
         self.make_resolved(&resolved, mode, owner).map_err(|error| {
             // The wording that people search for.
             let what = if error.raw_os_error() == Some(Errno::NOTDIR.raw_os_error()) {
@@ -123,7 +134,11 @@ impl Destination {
             } else {
                 error.to_string()
             };
-            BuildError::new(slipway_plan::protocol::FailureReason::Internal, format!("mkdir {shown}: {what}")).because(error)
+            BuildError::new(
+                slipway_plan::protocol::FailureReason::Internal,
+                format!("mkdir {shown}: {what}"),
+            )
+            .because(error)
         })
     }
 
@@ -163,7 +178,8 @@ impl Destination {
         let failed = |error: io::Error| {
             // A message of our own stands alone; a bare system error gets its place.
             if error.get_ref().is_some() {
-                BuildError::new(slipway_plan::protocol::FailureReason::Internal, error.to_string()).because(error)
+                BuildError::new(slipway_plan::protocol::FailureReason::Internal, error.to_string())
+                    .because(error)
             } else {
                 BuildError::io(format!("copy {shown} to {dest}"), error)
             }
@@ -172,7 +188,8 @@ impl Destination {
             let content = context.open(&one.source).map_err(failed)?;
             if let Some(plain) = archive::open(content).map_err(failed)? {
                 let target = self.resolve(Path::new(dest)).map_err(failed)?;
-                self.make_resolved(&target, 0o755, options.owner).map_err(failed)?;
+                self.make_resolved(&target, 0o755, options.owner)
+                    .map_err(failed)?;
                 return archive::unpack(plain, &self.path.join(target), options.owner);
             }
         }
@@ -189,7 +206,11 @@ impl Destination {
     ) -> Step<()> {
         // The parents first: `/a/b/` is a directory itself, of `/a/b` only `/a` is one.
         let as_dir = dest.ends_with('/') || dest.ends_with("/.");
-        let parents = if as_dir { Path::new(dest) } else { Path::new(dest).parent().unwrap_or(Path::new("/")) };
+        let parents = if as_dir {
+            Path::new(dest)
+        } else {
+            Path::new(dest).parent().unwrap_or(Path::new("/"))
+        };
         let parents = self.resolve(parents)?;
         self.make_resolved(&parents, options.made_mode(), options.owner)?;
 
@@ -239,7 +260,11 @@ struct Copier<'a> {
 impl Copier<'_> {
     fn node(&mut self, node: &Node, target: &Path) -> Step<()> {
         let top = node.below.as_os_str().is_empty();
-        let path = if top { target.to_owned() } else { target.join(&node.below) };
+        let path = if top {
+            target.to_owned()
+        } else {
+            target.join(&node.below)
+        };
         if path.as_os_str().is_empty() {
             // The root itself: it is there, and its owner and mode are not ours to change.
             if !node.entry.is_dir() {
@@ -270,7 +295,10 @@ impl Copier<'_> {
                 }
                 Some(stat) if is_dir(stat) => false,
                 Some(_) => {
-                    return Err(io::Error::other(format!("cannot copy to non-directory: /{}", path.display())));
+                    return Err(io::Error::other(format!(
+                        "cannot copy to non-directory: /{}",
+                        path.display()
+                    )));
                 }
             };
             // The directory that was named keeps what it was; those below it become what the source's are.
@@ -306,27 +334,40 @@ impl Copier<'_> {
                     }
                     self.links.insert(inode, path.to_owned());
                 }
-                let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let flags =
+                    OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let file = rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o600))?;
                 copy_content(self.context.open(&node.source)?, File::from(file))
             }
             Kind::Symlink(link) => Ok(rustix::fs::symlinkat(link, dir, name)?),
             Kind::Fifo => make_node(dir, name, FileType::Fifo, 0),
             Kind::Socket => make_node(dir, name, FileType::Socket, 0),
-            Kind::Char(major, minor) => {
-                make_node(dir, name, FileType::CharacterDevice, rustix::fs::makedev(*major, *minor))
-            }
-            Kind::Block(major, minor) => {
-                make_node(dir, name, FileType::BlockDevice, rustix::fs::makedev(*major, *minor))
-            }
+            Kind::Char(major, minor) => make_node(
+                dir,
+                name,
+                FileType::CharacterDevice,
+                rustix::fs::makedev(*major, *minor),
+            ),
+            Kind::Block(major, minor) => make_node(
+                dir,
+                name,
+                FileType::BlockDevice,
+                rustix::fs::makedev(*major, *minor),
+            ),
             Kind::Dir => Ok(()),
         }
     }
 
     /// Owner, mode and extended attributes, in this order: chown takes set-id bits and capabilities away.
     fn attributes(&self, dir: BorrowedFd<'_>, name: &OsStr, node: &Node) -> Step<()> {
-        let Entry { kind, mode, uid, gid, .. } = &node.entry;
-        chown_at(dir, name, self.options.owner.unwrap_or(Owner { uid: *uid, gid: *gid }))?;
+        let Entry {
+            kind, mode, uid, gid, ..
+        } = &node.entry;
+        chown_at(
+            dir,
+            name,
+            self.options.owner.unwrap_or(Owner { uid: *uid, gid: *gid }),
+        )?;
         if !matches!(kind, Kind::Symlink(_)) {
             let mode = match &self.options.chmod {
                 Some(Chmod::Octal(octal)) => *octal,
@@ -336,7 +377,9 @@ impl Copier<'_> {
             rustix::fs::chmodat(dir, name, Mode::from_raw_mode(mode), AtFlags::empty())?;
         }
         for (attribute, value) in self.context.xattrs(&node.source)? {
-            let path = Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(name);
+            let path = Path::new("/proc/self/fd")
+                .join(dir.as_raw_fd().to_string())
+                .join(name);
             // As BuildKit: what this file system or namespace does not take is left out.
             let _ = rustix::fs::lsetxattr(&path, &*attribute, &value, rustix::fs::XattrFlags::empty());
         }
@@ -414,8 +457,19 @@ fn chown_at(dir: BorrowedFd<'_>, name: &OsStr, owner: Owner) -> Step<()> {
 
 fn set_times(dir: BorrowedFd<'_>, name: &OsStr, (seconds, nanos): (i64, u32)) -> Step<()> {
     let times = Timestamps {
-        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-        last_modification: Timespec { tv_sec: seconds, tv_nsec: nanos.into() },
+        last_access: Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_OMIT,
+        },
+        last_modification: Timespec {
+            tv_sec: seconds,
+            tv_nsec: nanos.into(),
+        },
     };
-    Ok(rustix::fs::utimensat(dir, name, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+    Ok(rustix::fs::utimensat(
+        dir,
+        name,
+        &times,
+        AtFlags::SYMLINK_NOFOLLOW,
+    )?)
 }

@@ -4,7 +4,7 @@ use crate::{
     copy::Request,
     error::{BuildError, Result},
 };
-use slipway_plan::{CopySource, Mount, Op, RunOp, Source};
+use slipway_plan::{CopySource, Mount, Op, RunOp, Source, protocol::FailureReason};
 
 /// The operation without what does not decide the result (proxies) and without what is hashed by content (sources).
 pub(super) fn normalised(op: &Op) -> Result<Vec<u8>> {
@@ -27,29 +27,37 @@ pub(super) fn normalised(op: &Op) -> Result<Vec<u8>> {
         Op::Metadata | Op::Mkdir(_) => {}
     }
     serde_json::to_vec(&op)
-        .map_err(|error| BuildError::new(Default::default(), format!("failed to hash a step: {error}")))
+        .map_err(|error| BuildError::new(FailureReason::Internal, format!("failed to hash a step: {error}")))
 }
 
 /// Every source that an operation reads, with the part of it that it reads.
 pub(crate) fn reads(op: &Op) -> Vec<(&Source, Request<'_>)> {
     match op {
         Op::Metadata | Op::Mkdir(_) => Vec::new(),
-        Op::Copy(copy) => {
-            copy.sources.iter().map(|source| (&source.source, request(source, &copy.exclude))).collect()
-        }
+        Op::Copy(copy) => copy
+            .sources
+            .iter()
+            .map(|source| (&source.source, request(source, &copy.exclude)))
+            .collect(),
         Op::Run(run) => mounts(run),
     }
 }
 
 fn mounts(run: &RunOp) -> Vec<(&Source, Request<'_>)> {
-    let path = |path| Request { path, follow: true, ..Request::default() };
+    let path = |path| Request {
+        path,
+        follow: true,
+        ..Request::default()
+    };
     run.mounts
         .iter()
         .filter_map(|mount| match mount {
-            Mount::Bind { source, path: from, .. } => Some((source, path(from.as_str()))),
-            Mount::Cache { source, path: from, .. } if *source != Source::Scratch => {
-                Some((source, path(from.as_str())))
-            }
+            Mount::Bind {
+                source, path: from, ..
+            } => Some((source, path(from.as_str()))),
+            Mount::Cache {
+                source, path: from, ..
+            } if *source != Source::Scratch => Some((source, path(from.as_str()))),
             _ => None,
         })
         .collect()

@@ -8,6 +8,7 @@ use crate::{
     store::{LayerDesc, Store},
 };
 use slipway_layer::{Compression, Lower, PackOptions};
+use slipway_plan::protocol::FailureReason;
 use std::sync::Arc;
 
 /// How layers are packed.
@@ -28,7 +29,13 @@ pub struct Packing {
 impl Packing {
     /// With this compression and nothing special.
     pub fn new(compression: Compression) -> Self {
-        Self { compression, force: false, docker: false, clamp: None, sink: None }
+        Self {
+            compression,
+            force: false,
+            docker: false,
+            clamp: None,
+            sink: None,
+        }
     }
 
     /// Names the settings that the bytes depend on; part of a file name.
@@ -44,12 +51,20 @@ impl Packing {
 
     fn media_type(&self, layer: &LayerDesc) -> LayerDesc {
         let compression = Compression::from_media_type(&layer.media_type).unwrap_or(self.compression);
-        LayerDesc { media_type: slipway_layer::media_type(compression, self.docker).into(), ..layer.clone() }
+        LayerDesc {
+            media_type: slipway_layer::media_type(compression, self.docker).into(),
+            ..layer.clone()
+        }
     }
 }
 
 /// The blob of a layer: what it is already, or packed now. `below` are the layers under it.
-pub async fn pack_layer(store: &Arc<Store>, layer: &Layer, below: &Root, packing: &Packing) -> Result<LayerDesc> {
+pub async fn pack_layer(
+    store: &Arc<Store>,
+    layer: &Layer,
+    below: &Root,
+    packing: &Packing,
+) -> Result<LayerDesc> {
     if let Some(desc) = &layer.desc {
         let other = Compression::from_media_type(&desc.media_type)
             .is_none_or(|is| is.name() != packing.compression.name());
@@ -62,7 +77,9 @@ pub async fn pack_layer(store: &Arc<Store>, layer: &Layer, below: &Root, packing
     // The stage that made the layer may be packing it right now.
     let _guard = {
         let (store, name) = (store.clone(), format!("pack-{}-{settings}", layer.snapshot));
-        tokio::task::spawn_blocking(move || store.lock(&name)).await.map_err(join)??
+        tokio::task::spawn_blocking(move || store.lock(&name))
+            .await
+            .map_err(join)??
     };
     if let Some(desc) = store.packed(&layer.snapshot, &settings) {
         return Ok(packing.media_type(&desc));
@@ -76,7 +93,11 @@ pub async fn pack_layer(store: &Arc<Store>, layer: &Layer, below: &Root, packing
             compression: packing.compression,
             docker_media_types: packing.docker,
             clamp_mtime: packing.clamp,
-            lower: if lower.is_empty() || linked { Lower::Empty } else { Lower::Stack(&lower) },
+            lower: if lower.is_empty() || linked {
+                Lower::Empty
+            } else {
+                Lower::Stack(&lower)
+            },
             ..PackOptions::default()
         };
         let blob = store.new_blob()?;
@@ -95,17 +116,26 @@ pub async fn pack_layer(store: &Arc<Store>, layer: &Layer, below: &Root, packing
     .map_err(join)?
 }
 
-async fn recompress(store: &Arc<Store>, layer: &Layer, desc: &LayerDesc, packing: &Packing) -> Result<LayerDesc> {
+async fn recompress(
+    store: &Arc<Store>,
+    layer: &Layer,
+    desc: &LayerDesc,
+    packing: &Packing,
+) -> Result<LayerDesc> {
     let reader: crate::root::BlobReader = match &layer.blobs {
         _ if store.has_blob(&desc.digest) => Box::new(store.open_blob(&desc.digest)?),
         Some(blobs) => blobs.open(desc).await?,
-        None => return Err(BuildError::new(Default::default(), format!("nobody has the layer {}", desc.digest))),
+        None => {
+            return Err(BuildError::new(
+                FailureReason::Internal,
+                format!("nobody has the layer {}", desc.digest),
+            ));
+        }
     };
     let (store, packing) = (store.clone(), packing.clone());
     tokio::task::spawn_blocking(move || {
         let blob = store.new_blob()?;
-        let (packed, blob) =
-            slipway_layer::recompress(reader, blob, packing.compression, packing.docker, 0)?;
+        let (packed, blob) = slipway_layer::recompress(reader, blob, packing.compression, packing.docker, 0)?;
         blob.commit(&packed.digest)?;
         Ok(LayerDesc {
             diff_id: packed.diff_id,

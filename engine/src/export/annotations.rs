@@ -41,7 +41,9 @@ impl AnnotationSet {
 
     /// Adds one in the form of `--annotation`: `[LEVEL[PLATFORM],…:]KEY=VALUE`.
     pub fn add_flag(&mut self, text: &str) -> Result<(), String> {
-        let (name, value) = text.split_once('=').ok_or_else(|| format!("annotation {text:?} is not KEY=VALUE"))?;
+        let (name, value) = text
+            .split_once('=')
+            .ok_or_else(|| format!("annotation {text:?} is not KEY=VALUE"))?;
         let (levels, key) = match name.split_once(':') {
             Some((levels, key)) if is_levels(levels) => (levels, key),
             _ => ("manifest", name),
@@ -56,7 +58,9 @@ impl AnnotationSet {
         let (level, platform) = match head.split_once('[') {
             Some((level, platform)) => {
                 let text = platform.trim_end_matches(']');
-                let platform = text.parse().map_err(|error| format!("annotation for {text:?}: {error}"))?;
+                let platform = text
+                    .parse()
+                    .map_err(|error| format!("annotation for {text:?}: {error}"))?;
                 (level, Some(platform))
             }
             None => (head, None),
@@ -68,7 +72,12 @@ impl AnnotationSet {
             "index-descriptor" => Level::IndexDescriptor,
             other => return Err(format!("{other:?} is no place for an annotation")),
         };
-        self.0.push(Annotation { level, platform, key: key.into(), value: value.into() });
+        self.0.push(Annotation {
+            level,
+            platform,
+            key: key.into(),
+            value: value.into(),
+        });
         Ok(())
     }
 
@@ -80,7 +89,10 @@ impl AnnotationSet {
             .filter(|one| one.level == level && (one.platform.is_none() || one.platform.as_ref() == platform))
             .collect();
         found.sort_by_key(|one| one.platform.is_some());
-        found.into_iter().map(|one| (one.key.clone(), one.value.clone())).collect()
+        found
+            .into_iter()
+            .map(|one| (one.key.clone(), one.value.clone()))
+            .collect()
     }
 
     /// Those of a platform's manifest.
@@ -120,7 +132,9 @@ mod tests {
         let mut set = AnnotationSet::default();
         set.add_attribute("annotation.a.b", "1").unwrap().unwrap();
         set.add_attribute("annotation-index.k", "2").unwrap().unwrap();
-        set.add_attribute("annotation[linux/arm64].a.b", "3").unwrap().unwrap();
+        set.add_attribute("annotation[linux/arm64].a.b", "3")
+            .unwrap()
+            .unwrap();
         set.add_flag("index,manifest-descriptor:x=y=z").unwrap();
         set.add_flag("org.example:key=v").unwrap();
         assert!(set.add_attribute("annotation-nowhere.k", "v").unwrap().is_err());
@@ -130,7 +144,10 @@ mod tests {
         assert_eq!(set.manifest(&amd)["a.b"], "1");
         assert_eq!(set.manifest(&arm)["a.b"], "3");
         assert_eq!(set.manifest(&amd)["org.example:key"], "v");
-        assert_eq!((set.index()["k"].as_str(), set.index()["x"].as_str()), ("2", "y=z"));
+        assert_eq!(
+            (set.index()["k"].as_str(), set.index()["x"].as_str()),
+            ("2", "y=z")
+        );
         assert_eq!(set.manifest_descriptor(&amd)["x"], "y=z");
     }
 }

@@ -9,8 +9,9 @@ use crate::{
     store::Store,
 };
 use slipway_oci::{Digest, Reference};
+use slipway_plan::protocol::FailureReason;
 use std::{
-    collections::BTreeMap,
+    collections::BTreeSet,
     fs::{self, File},
     io::{self, Write},
     path::Path,
@@ -30,7 +31,12 @@ pub struct LayoutOptions {
 }
 
 /// Writes images as an OCI image layout.
-pub async fn write_layout(store: &Arc<Store>, images: &Images, options: &LayoutOptions, to: &Destination) -> Result<()> {
+pub async fn write_layout(
+    store: &Arc<Store>,
+    images: &Images,
+    options: &LayoutOptions,
+    to: &Destination,
+) -> Result<()> {
     let mut blobs: Vec<Blob> = Vec::new();
     for image in &images.images {
         for layer in &image.layers {
@@ -45,9 +51,7 @@ pub async fn write_layout(store: &Arc<Store>, images: &Images, options: &LayoutO
     tokio::task::spawn_blocking(move || {
         let failed = |error| BuildError::io("write the image", error);
         match &to {
-            Destination::Path(path) if !options.tar => {
-                write_dir(path, documents, blobs).map_err(failed)
-            }
+            Destination::Path(path) if !options.tar => write_dir(path, documents, blobs).map_err(failed),
             Destination::Path(path) => {
                 if let Some(parent) = path.parent() {
                     fs::create_dir_all(parent).map_err(failed)?;
@@ -73,21 +77,30 @@ pub async fn write_layout(store: &Arc<Store>, images: &Images, options: &LayoutO
 
 async fn open(store: &Arc<Store>, layer: &Layer) -> Result<BlobReader> {
     let Some(desc) = &layer.desc else {
-        return Err(BuildError::new(Default::default(), "a layer that was not packed is exported"));
+        return Err(BuildError::new(
+            FailureReason::Internal,
+            "a layer that was not packed is exported",
+        ));
     };
     if store.has_blob(&desc.digest) {
         return Ok(Box::new(store.open_blob(&desc.digest)?));
     }
     match &layer.blobs {
         Some(blobs) => blobs.open(desc).await,
-        None => Err(BuildError::new(Default::default(), format!("nobody has the layer {}", desc.digest))),
+        None => Err(BuildError::new(
+            FailureReason::Internal,
+            format!("nobody has the layer {}", desc.digest),
+        )),
     }
 }
 
 /// All files but the layers.
 fn documents(images: &Images, options: &LayoutOptions) -> Result<Vec<(String, Vec<u8>)>> {
     let blob = |digest: &Digest| format!("blobs/sha256/{}", digest.hex());
-    let mut files = vec![("oci-layout".to_owned(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec())];
+    let mut files = vec![(
+        "oci-layout".to_owned(),
+        br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec(),
+    )];
     for image in &images.images {
         files.push((blob(&image.config_digest), image.config.clone()));
         files.push((blob(&image.manifest_digest), image.manifest.clone()));
@@ -96,7 +109,9 @@ fn documents(images: &Images, options: &LayoutOptions) -> Result<Vec<(String, Ve
     if images.index.is_some() {
         files.push((blob(digest), bytes.to_vec()));
     }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs() as i64);
     let mut annotations = images.descriptor.clone();
     annotations
         .entry("org.opencontainers.image.created".into())
@@ -116,7 +131,10 @@ fn documents(images: &Images, options: &LayoutOptions) -> Result<Vec<(String, Ve
     for name in &options.names {
         let mut named = annotations.clone();
         named.insert("io.containerd.image.name".into(), name.to_string());
-        named.insert("org.opencontainers.image.ref.name".into(), name.tag().unwrap_or("latest").into());
+        named.insert(
+            "org.opencontainers.image.ref.name".into(),
+            name.tag().unwrap_or("latest").into(),
+        );
         entries.push(entry(named));
     }
     if entries.is_empty() {
@@ -126,15 +144,19 @@ fn documents(images: &Images, options: &LayoutOptions) -> Result<Vec<(String, Ve
     if options.docker
         && let [image] = images.images.as_slice()
     {
-        let layers: Vec<String> =
-            image.layers.iter().filter_map(|layer| layer.desc.as_ref()).map(|desc| blob(&desc.digest)).collect();
-        let tags: Vec<String> = options.names.iter().map(|name| name.familiar()).collect();
+        let layers: Vec<String> = image
+            .layers
+            .iter()
+            .filter_map(|layer| layer.desc.as_ref())
+            .map(|desc| blob(&desc.digest))
+            .collect();
+        let tags: Vec<String> = options.names.iter().map(Reference::familiar).collect();
         let manifest =
             serde_json::json!([{ "Config": blob(&image.config_digest), "RepoTags": tags, "Layers": layers }]);
         files.push(("manifest.json".into(), manifest.to_string().into_bytes()));
     }
-    let mut unique = BTreeMap::new();
-    files.retain(|(name, _)| unique.insert(name.clone(), ()).is_none());
+    let mut unique = BTreeSet::new();
+    files.retain(|(name, _)| unique.insert(name.clone()));
     Ok(files)
 }
 
@@ -180,7 +202,11 @@ fn write_tar<W: Write>(out: W, documents: Vec<(String, Vec<u8>)>, blobs: Vec<Blo
         tar.append_data(&mut header(size, 0o444, tar::EntryType::Regular), name, reader)?;
     }
     for (name, bytes) in documents {
-        tar.append_data(&mut header(bytes.len() as u64, 0o444, tar::EntryType::Regular), name, bytes.as_slice())?;
+        tar.append_data(
+            &mut header(bytes.len() as u64, 0o444, tar::EntryType::Regular),
+            name,
+            bytes.as_slice(),
+        )?;
     }
     tar.into_inner()?.flush()
 }

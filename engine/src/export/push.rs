@@ -24,7 +24,10 @@ pub async fn push(
 ) -> Result<()> {
     let mut repositories: BTreeMap<String, Vec<&Reference>> = BTreeMap::new();
     for name in names {
-        repositories.entry(name.without_tag_and_digest()).or_default().push(name);
+        repositories
+            .entry(name.without_tag_and_digest())
+            .or_default()
+            .push(name);
     }
     for (place, tags) in repositories {
         let Some(first) = tags.first() else { continue };
@@ -51,14 +54,20 @@ async fn push_into(
     for image in &images.images {
         push_blobs(store, repository, image).await?;
         if images.index.is_some() {
-            repository.put_manifest(&image.manifest_digest, &image.media_type, image.manifest.clone()).await?;
+            repository
+                .put_manifest(&image.manifest_digest, &image.media_type, image.manifest.clone())
+                .await?;
         }
     }
     let (bytes, media_type, digest) = images.top()?;
     for name in names {
         match name.tag() {
             Some(tag) => repository.put_manifest(tag, media_type, bytes.to_vec()).await?,
-            None => repository.put_manifest(digest, media_type, bytes.to_vec()).await?,
+            None => {
+                repository
+                    .put_manifest(digest, media_type, bytes.to_vec())
+                    .await?
+            }
         };
     }
     Ok(())
@@ -66,7 +75,13 @@ async fn push_into(
 
 /// Layers and config of one image.
 async fn push_blobs(store: &Arc<Store>, repository: &Repository, image: &Image) -> Result<()> {
-    try_join_all(image.layers.iter().map(|layer| push_layer(store, repository, layer))).await?;
+    try_join_all(
+        image
+            .layers
+            .iter()
+            .map(|layer| push_layer(store, repository, layer)),
+    )
+    .await?;
     repository
         .put_blob(
             &image.config_digest,
@@ -93,7 +108,9 @@ pub async fn push_layer(store: &Arc<Store>, repository: &Repository, layer: &Lay
     }
     if store.has_blob(&desc.digest) {
         let source = BlobSource::File(store.blob_path(&desc.digest));
-        repository.put_blob(&desc.digest, desc.size, source, &options).await?;
+        repository
+            .put_blob(&desc.digest, desc.size, source, &options)
+            .await?;
         return Ok(());
     }
     if repository.blob_size(&desc.digest).await?.is_some() {
@@ -105,7 +122,10 @@ pub async fn push_layer(store: &Arc<Store>, repository: &Repository, layer: &Lay
         }
     }
     let Some(blobs) = &layer.blobs else {
-        return Err(BuildError::new(FailureReason::Internal, format!("nobody has the layer {}", desc.digest)));
+        return Err(BuildError::new(
+            FailureReason::Internal,
+            format!("nobody has the layer {}", desc.digest),
+        ));
     };
     // Through the store: an upload that has to begin anew must find the bytes again.
     let mut reader = blobs.open(desc).await?;
@@ -118,7 +138,10 @@ pub async fn push_layer(store: &Arc<Store>, repository: &Repository, layer: &Lay
         if digest != wanted.digest {
             return Err(BuildError::new(
                 FailureReason::RegistryError,
-                format!("layer {} came as {digest}: it is damaged or was replaced", wanted.digest),
+                format!(
+                    "layer {} came as {digest}: it is damaged or was replaced",
+                    wanted.digest
+                ),
             ));
         }
         blob.commit(&digest)
@@ -126,6 +149,8 @@ pub async fn push_layer(store: &Arc<Store>, repository: &Repository, layer: &Lay
     .await
     .map_err(crate::root::join)??;
     let source = BlobSource::File(store.blob_path(&desc.digest));
-    repository.put_blob(&desc.digest, desc.size, source, &options).await?;
+    repository
+        .put_blob(&desc.digest, desc.size, source, &options)
+        .await?;
     Ok(())
 }

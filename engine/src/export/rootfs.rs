@@ -30,7 +30,8 @@ async fn with_tree<T: Send + 'static>(
     work: impl FnOnce(&Path) -> Result<T> + Send + 'static,
 ) -> Result<T> {
     for (_, root) in &roots {
-        root.materialise(store, &crate::progress::Progress::quiet()).await?;
+        root.materialise(store, &crate::progress::Progress::quiet())
+            .await?;
     }
     let store = store.clone();
     tokio::task::spawn_blocking(move || {
@@ -55,10 +56,18 @@ async fn with_tree<T: Send + 'static>(
 }
 
 /// Writes roots (name for a directory, root) as one tar.
-pub async fn export_tar(store: &Arc<Store>, roots: Vec<(String, Root)>, clamp: Option<i64>, to: &Destination) -> Result<()> {
+pub async fn export_tar(
+    store: &Arc<Store>,
+    roots: Vec<(String, Root)>,
+    clamp: Option<i64>,
+    to: &Destination,
+) -> Result<()> {
     let to = to.clone();
     with_tree(store, roots, move |tree| {
-        let options = ExportOptions { clamp_mtime: clamp, ..ExportOptions::default() };
+        let options = ExportOptions {
+            clamp_mtime: clamp,
+            ..ExportOptions::default()
+        };
         let failed = |error| BuildError::io("write the tar", error);
         match &to {
             Destination::Stdout => slipway_layer::export_tar(tree, io::stdout(), &options).map(|_| ())?,
@@ -90,13 +99,24 @@ pub async fn export_directory(
     with_tree(store, roots, move |tree| {
         fs::create_dir_all(&dest)
             .map_err(|error| BuildError::io(format!("create {}", dest.display()), error))?;
-        let options = ExportOptions { clamp_mtime: clamp, ..ExportOptions::default() };
+        let options = ExportOptions {
+            clamp_mtime: clamp,
+            ..ExportOptions::default()
+        };
         let (reader, writer) = io::pipe().map_err(|error| BuildError::io("copy the files", error))?;
         let owner = match owners {
-            Owners::Caller => Some((rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())),
+            Owners::Caller => Some((
+                rustix::process::geteuid().as_raw(),
+                rustix::process::getegid().as_raw(),
+            )),
             Owners::Image => None,
         };
-        let unpack = UnpackOptions { mode: Mode::Apply, owner, whiteouts: false, ..UnpackOptions::default() };
+        let unpack = UnpackOptions {
+            mode: Mode::Apply,
+            owner,
+            whiteouts: false,
+            ..UnpackOptions::default()
+        };
         std::thread::scope(|scope| {
             let export = scope.spawn(move || slipway_layer::export_tar(tree, writer, &options).map(|_| ()));
             let unpacked = slipway_layer::unpack(reader, &dest, &unpack);

@@ -39,16 +39,31 @@ fn git(dir: &Path, arguments: &[&str]) -> Result<String> {
         .env("GIT_TERMINAL_PROMPT", "0")
         .env("GIT_CONFIG_NOSYSTEM", "1")
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .env("GIT_SSH_COMMAND", "ssh -o StrictHostKeyChecking=accept-new -o BatchMode=yes -F /dev/null")
+        .env(
+            "GIT_SSH_COMMAND",
+            "ssh -o StrictHostKeyChecking=accept-new -o BatchMode=yes -F /dev/null",
+        )
         .env("HOME", "/nonexistent")
         .stdin(Stdio::null());
-    for name in ["PATH", "SSH_AUTH_SOCK", "http_proxy", "https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY", "SSL_CERT_FILE"] {
+    for name in [
+        "PATH",
+        "SSH_AUTH_SOCK",
+        "http_proxy",
+        "https_proxy",
+        "HTTPS_PROXY",
+        "no_proxy",
+        "NO_PROXY",
+        "SSL_CERT_FILE",
+    ] {
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);
         }
     }
     let output = command.output().map_err(|error| {
-        BuildError::new(FailureReason::SourceUnreachable, format!("failed to run git: {error}; is it installed?"))
+        BuildError::new(
+            FailureReason::SourceUnreachable,
+            format!("failed to run git: {error}; is it installed?"),
+        )
     })?;
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr);
@@ -88,7 +103,18 @@ fn find(dir: &Path, source: &GitSource) -> Result<(String, String)> {
 }
 
 fn fetch(dir: &Path, what: &str) -> Result<()> {
-    match git(dir, &["fetch", "--quiet", "--no-tags", "--force", "--depth=1", "origin", what]) {
+    match git(
+        dir,
+        &[
+            "fetch",
+            "--quiet",
+            "--no-tags",
+            "--force",
+            "--depth=1",
+            "origin",
+            what,
+        ],
+    ) {
         Ok(_) => Ok(()),
         // The dumb HTTP protocol, and some servers by id, know no depth.
         Err(_) => git(dir, &["fetch", "--quiet", "--tags", "--force", "origin", what]).map(|_| ()),
@@ -106,7 +132,12 @@ pub(super) fn checkout(store: &Store, source: &GitSource) -> Result<GitCheckout>
         .as_deref()
         .filter(|reference| is_commit(reference))
         .map(ToOwned::to_owned)
-        .or_else(|| source.checksum.clone().filter(|id| source.fetch_by_commit && is_commit(id)));
+        .or_else(|| {
+            source
+                .checksum
+                .clone()
+                .filter(|id| source.fetch_by_commit && is_commit(id))
+        });
     let (name, object) = match by_id {
         Some(id) => (id.clone(), id),
         None => find(dir, source)?,
@@ -115,13 +146,30 @@ pub(super) fn checkout(store: &Store, source: &GitSource) -> Result<GitCheckout>
         "{}\0{object}\0{:?}\0{}\0{}\0{:?}",
         source.remote, source.subdir, source.keep_git_dir, source.submodules, source.checksum
     );
-    if let Some(known) = store.memo::<GitCheckout>("git", &key).filter(|known| store.has_snapshot(&known.snapshot)) {
+    if let Some(known) = store
+        .memo::<GitCheckout>("git", &key)
+        .filter(|known| store.has_snapshot(&known.snapshot))
+    {
         return Ok(known);
     }
     if is_commit(&name) {
         // Few servers give any commit by its id; then everything is fetched and it is looked for.
-        if git(dir, &["fetch", "--quiet", "--no-tags", "--depth=1", "origin", &name]).is_err() {
-            git(dir, &["fetch", "--quiet", "--tags", "origin", "+refs/heads/*:refs/remotes/origin/*"])?;
+        if git(
+            dir,
+            &["fetch", "--quiet", "--no-tags", "--depth=1", "origin", &name],
+        )
+        .is_err()
+        {
+            git(
+                dir,
+                &[
+                    "fetch",
+                    "--quiet",
+                    "--tags",
+                    "origin",
+                    "+refs/heads/*:refs/remotes/origin/*",
+                ],
+            )?;
         }
         git(dir, &["checkout", "--quiet", "--detach", &name])?;
     } else {
@@ -135,13 +183,28 @@ pub(super) fn checkout(store: &Store, source: &GitSource) -> Result<GitCheckout>
     {
         return Err(BuildError::new(
             FailureReason::SourceUnreachable,
-            format!("expected checksum to match {checksum}, got {commit} for {}", source.remote),
+            format!(
+                "expected checksum to match {checksum}, got {commit} for {}",
+                source.remote
+            ),
         ));
     }
     if source.submodules && dir.join(".gitmodules").exists() {
-        git(dir, &["submodule", "update", "--quiet", "--init", "--recursive", "--depth=1"])?;
+        git(
+            dir,
+            &[
+                "submodule",
+                "update",
+                "--quiet",
+                "--init",
+                "--recursive",
+                "--depth=1",
+            ],
+        )?;
     }
-    let time = git(dir, &["show", "--no-patch", "--format=%ct", "HEAD"])?.parse().unwrap_or(0);
+    let time = git(dir, &["show", "--no-patch", "--format=%ct", "HEAD"])?
+        .parse()
+        .unwrap_or(0);
     let failed = |error| BuildError::io("keep a git checkout", error);
     if !source.keep_git_dir {
         crate::store::remove_all(&dir.join(".git")).map_err(failed)?;
@@ -166,7 +229,11 @@ pub(super) fn checkout(store: &Store, source: &GitSource) -> Result<GitCheckout>
         let entry = entry.map_err(failed)?;
         fs::rename(entry.path(), draft.fs().join(entry.file_name())).map_err(failed)?;
     }
-    let checkout = GitCheckout { snapshot: draft.commit()?, commit, time };
+    let checkout = GitCheckout {
+        snapshot: draft.commit()?,
+        commit,
+        time,
+    };
     store.put_memo("git", &key, &checkout)?;
     Ok(checkout)
 }

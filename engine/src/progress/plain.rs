@@ -15,7 +15,11 @@ struct State {
 impl Plain {
     /// Prints to `out`.
     pub fn new(out: Box<dyn Write + Send>) -> Self {
-        Self(Mutex::new(State { out, last: 0, names: HashMap::new() }))
+        Self(Mutex::new(State {
+            out,
+            last: 0,
+            names: HashMap::new(),
+        }))
     }
 }
 
@@ -44,7 +48,12 @@ impl State {
                 self.turn_to(id)?;
                 writeln!(self.out, "#{id} {:.3} {line}", after.as_secs_f64())?;
             }
-            Event::Status { id, name, current, total } => {
+            Event::Status {
+                id,
+                name,
+                current,
+                total,
+            } => {
                 if total.is_none_or(|total| total == current) {
                     self.turn_to(id)?;
                     writeln!(self.out, "#{id} {name} {}", size(current))?;
@@ -122,11 +131,21 @@ mod tests {
             line: line.into(),
             after: Duration::from_millis(123),
         };
-        plain.event(Event::Started { id: 1, name: "[a 1/2] RUN x".into() });
+        plain.event(Event::Started {
+            id: 1,
+            name: "[a 1/2] RUN x".into(),
+        });
         plain.event(log(1, "one"));
-        plain.event(Event::Started { id: 2, name: "[b 1/1] RUN y".into() });
+        plain.event(Event::Started {
+            id: 2,
+            name: "[b 1/1] RUN y".into(),
+        });
         plain.event(log(1, "two"));
-        plain.event(Event::Done { id: 2, cached: true, took: Duration::ZERO });
+        plain.event(Event::Done {
+            id: 2,
+            cached: true,
+            took: Duration::ZERO,
+        });
         let text = String::from_utf8(lock(&buffer.0).clone()).unwrap();
         assert_eq!(
             text,

@@ -52,15 +52,22 @@ impl State {
     }
 
     fn put(&mut self, text: &str) -> std::io::Result<()> {
-        let cut: String =
-            text.chars().filter(|c| !c.is_control()).take(self.columns.saturating_sub(1)).collect();
+        let cut: String = text
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(self.columns.saturating_sub(1))
+            .collect();
         writeln!(self.out, "{cut}")
     }
 
     fn draw(&mut self) -> std::io::Result<()> {
         let mut lines = Vec::new();
         for running in self.running.values() {
-            lines.push(format!(" => {} {:.1}s", running.name, running.began.elapsed().as_secs_f64()));
+            lines.push(format!(
+                " => {} {:.1}s",
+                running.name,
+                running.began.elapsed().as_secs_f64()
+            ));
             lines.extend(running.lines.iter().map(|line| format!(" => => # {line}")));
         }
         for line in &lines {
@@ -74,7 +81,14 @@ impl State {
     fn show(&mut self, event: Event) -> std::io::Result<()> {
         match event {
             Event::Started { id, name } => {
-                self.running.insert(id, Running { name, began: Instant::now(), lines: Vec::new() });
+                self.running.insert(
+                    id,
+                    Running {
+                        name,
+                        began: Instant::now(),
+                        lines: Vec::new(),
+                    },
+                );
             }
             Event::Log { id, line, .. } => {
                 if let Some(running) = self.running.get_mut(&id) {
@@ -86,7 +100,9 @@ impl State {
                     return Ok(());
                 }
             }
-            Event::Status { id, name, current, .. } => {
+            Event::Status {
+                id, name, current, ..
+            } => {
                 if let Some(running) = self.running.get_mut(&id) {
                     running.lines = vec![format!("{name} {}", size(current))];
                 }
@@ -95,13 +111,25 @@ impl State {
                 }
             }
             Event::Done { id, cached, took } => {
-                let name = self.running.remove(&id).map(|running| running.name).unwrap_or_default();
+                let name = self
+                    .running
+                    .remove(&id)
+                    .map(|running| running.name)
+                    .unwrap_or_default();
                 self.erase()?;
-                let end = if cached { "CACHED".to_owned() } else { format!("{:.1}s", took.as_secs_f64()) };
+                let end = if cached {
+                    "CACHED".to_owned()
+                } else {
+                    format!("{:.1}s", took.as_secs_f64())
+                };
                 self.put(&format!(" ✓ {name} {end}"))?;
             }
             Event::Failed { id, error } => {
-                let name = self.running.remove(&id).map(|running| running.name).unwrap_or_default();
+                let name = self
+                    .running
+                    .remove(&id)
+                    .map(|running| running.name)
+                    .unwrap_or_default();
                 self.erase()?;
                 self.put(&format!(" ✗ {name}: {error}"))?;
             }

@@ -78,7 +78,11 @@ impl Store {
                     _ => {}
                 }
                 let fresh = !path.with_extension("ready").exists();
-                return Ok(CacheMount { path, fresh, _lock: Lock(file) });
+                return Ok(CacheMount {
+                    path,
+                    fresh,
+                    _lock: Lock(file),
+                });
             }
             Err(io::Error::other("too many private copies"))
         };
@@ -105,7 +109,10 @@ mod tests {
     use super::*;
 
     fn key() -> CacheKey {
-        CacheKey { id: "/c".into(), initial: String::new() }
+        CacheKey {
+            id: "/c".into(),
+            initial: String::new(),
+        }
     }
 
     #[test]

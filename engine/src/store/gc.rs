@@ -1,6 +1,6 @@
 //! What may go: unfinished work of dead builds, results that nobody asked for lately, and then what no result names.
 
-use super::{Store, StepRecord, flock, read_json, remove_all};
+use super::{StepRecord, Store, flock, read_json, remove_all};
 use crate::error::{BuildError, Result};
 use rustix::fs::FlockOperation;
 use std::{
@@ -63,7 +63,9 @@ impl Store {
             for entry in fs::read_dir(root.join("tmp"))? {
                 remove_all(&entry?.path())?;
             }
-            let deadline = SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
+            let deadline = SystemTime::now()
+                .checked_sub(age)
+                .unwrap_or(SystemTime::UNIX_EPOCH);
             let mut live = BTreeSet::new();
             for prefix in fs::read_dir(root.join("steps"))? {
                 for step in fs::read_dir(prefix?.path())? {
@@ -102,7 +104,8 @@ impl Store {
             }
             Ok(collected)
         };
-        collect().map_err(|error| BuildError::io("collect garbage in the store (does a build use it?)", error))
+        collect()
+            .map_err(|error| BuildError::io("collect garbage in the store (does a build use it?)", error))
     }
 }
 
@@ -116,9 +119,15 @@ mod tests {
         let store = Store::open(dir.path()).unwrap();
         store.put_blob(b"x").unwrap();
         store.new_snapshot().unwrap().commit().unwrap();
-        assert!(Store::gc(dir.path(), Duration::ZERO, false).is_err(), "a build uses it");
+        assert!(
+            Store::gc(dir.path(), Duration::ZERO, false).is_err(),
+            "a build uses it"
+        );
         drop(store);
-        assert_eq!(Store::gc(dir.path(), Duration::from_secs(60), false).unwrap(), Collected::default());
+        assert_eq!(
+            Store::gc(dir.path(), Duration::from_mins(1), false).unwrap(),
+            Collected::default()
+        );
         let all = Store::gc(dir.path(), Duration::ZERO, true).unwrap();
         assert_eq!((all.blobs, all.snapshots), (1, 1));
     }

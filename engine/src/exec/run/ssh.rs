@@ -34,7 +34,10 @@ impl Proxy {
                 });
             }
         });
-        Ok(Self { socket: socket.to_owned(), task })
+        Ok(Self {
+            socket: socket.to_owned(),
+            task,
+        })
     }
 
     pub(super) fn socket(&self) -> &Path {
