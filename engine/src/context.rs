@@ -197,6 +197,45 @@ pub fn clean(path: &Path) -> PathBuf {
     clean
 }
 
+/// The ignore patterns of a context: those of the file that lies beside the Dockerfile (`NAME.dockerignore`) if there is
+/// one, else of `.dockerignore`. `tree` is the context with nothing ignored yet, `dockerfile` the Dockerfile's path in it.
+pub fn ignore_file(tree: &dyn Context, dockerfile: &str) -> crate::Result<Vec<String>> {
+    for name in [format!("{dockerfile}.dockerignore"), ".dockerignore".to_owned()] {
+        let read = || -> io::Result<Option<Vec<u8>>> {
+            let path = resolve(tree, Path::new(&name), true)?;
+            if !matches!(tree.lookup(&path)?, Some(entry) if matches!(entry.kind, Kind::File(_))) {
+                return Ok(None);
+            }
+            let mut text = Vec::new();
+            tree.open(&path)?.take(16 << 20).read_to_end(&mut text)?;
+            Ok(Some(text))
+        };
+        let text = read().map_err(|error| crate::BuildError::io(format!("read {name}"), error))?;
+        if let Some(text) = text {
+            return Ok(slipway_dockerfile::ignore::read(&text)
+                .into_iter()
+                .map(|line| line.pattern)
+                .collect());
+        }
+    }
+    Ok(Vec::new())
+}
+
+/// Ignore patterns, ready for [`DirContext::ignoring`]; none where there are none.
+pub fn matcher(patterns: &[String]) -> crate::Result<Option<slipway_dockerfile::ignore::Matcher>> {
+    if patterns.is_empty() {
+        return Ok(None);
+    }
+    slipway_dockerfile::ignore::Matcher::new(patterns)
+        .map(Some)
+        .map_err(|error| {
+            crate::BuildError::new(
+                slipway_plan::protocol::FailureReason::DockerfileInvalid,
+                format!("the ignore file of the build context: {error}"),
+            )
+        })
+}
+
 /// A few files in memory, all of them root's.
 #[derive(Debug, Clone, Default)]
 pub struct MemContext {

@@ -171,6 +171,11 @@ fn split_wildcards(path: &str) -> (PathBuf, Option<Vec<String>>) {
     }
 }
 
+/// The part of a path before its first part with a wildcard.
+pub(crate) fn before_wildcards(path: &str) -> PathBuf {
+    split_wildcards(path).0
+}
+
 /// Everything below `dir` that matches, level by level: a wildcard never crosses a `/`. Links are not followed.
 fn expand(context: &dyn Context, dir: &Path, pattern: &[String], found: &mut Vec<PathBuf>) -> io::Result<()> {
     let Some((first, rest)) = pattern.split_first() else {

@@ -25,6 +25,7 @@ pub mod inputs;
 mod owner;
 pub mod progress;
 pub mod root;
+pub mod selection;
 mod sources;
 pub mod store;
 

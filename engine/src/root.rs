@@ -131,6 +131,15 @@ pub(crate) fn sandbox(error: slipway_sandbox::Error) -> BuildError {
 }
 
 impl Root {
+    /// A root of packed layers, the lowest first. Its content key is made of their diff ids.
+    pub fn of_layers(layers: Vec<Layer>) -> Self {
+        let descs: Vec<LayerDesc> = layers.iter().filter_map(|layer| layer.desc.clone()).collect();
+        Self {
+            content_key: crate::images::content_key(&descs),
+            layers,
+        }
+    }
+
     /// Fetches and unpacks what is missing in the store, side by side.
     pub async fn materialise(&self, store: &Arc<Store>, progress: &Progress) -> Result<()> {
         let missing = self

@@ -1,20 +1,15 @@
-//! What a selection of a plan means in a tree: its digest for the key, and the paths that have to be published so that
-//! the same selection finds the same files elsewhere.
+//! The part of a tree that a step reads: its digest for keys, and its paths for publishing.
 
 use crate::{
-    context::{Content, Context, Entry},
-    copy::{self, Filter, Request},
+    context::{Context, Kind, resolve_with},
+    copy::{self, Request},
     error::{BuildError, Result},
-    progress::lock,
 };
-use slipway_oci::Digest;
 use slipway_plan::Selection;
 use std::{
+    cell::RefCell,
     collections::BTreeSet,
-    ffi::OsString,
-    io,
     path::{Path, PathBuf},
-    sync::Mutex,
 };
 
 fn request(selection: &Selection) -> Request<'_> {
@@ -28,62 +23,50 @@ fn request(selection: &Selection) -> Request<'_> {
     }
 }
 
-/// Digest of the selected content: names, kinds, modes, owners, bytes; no times. Fails as the copy would where a file is
-/// missing.
-pub fn digest(context: &dyn Context, selection: &Selection) -> Result<Digest> {
+/// Digest of what is selected: names, kinds, modes, owners and bytes, no times. Fails where something that is named is
+/// missing. Blocks.
+pub fn digest(context: &dyn Context, selection: &Selection) -> Result<slipway_oci::Digest> {
     copy::digest(context, &request(selection))
 }
 
-/// Every path that reading the selection touches: the selected files, the links that lead to them, and the directories
-/// above.
+/// All that must be there for the selection to be read elsewhere as it is here: the files, the directories above them,
+/// and the symbolic links that lead to them. Blocks.
 pub fn paths(context: &dyn Context, selection: &Selection) -> Result<BTreeSet<PathBuf>> {
+    let failed = |error| BuildError::io(format!("read {}", context.describe()), error);
     let request = request(selection);
-    let filter = Filter::of(&request)?;
-    let seen = Recording { inner: context, seen: Mutex::default() };
-    let mut paths = BTreeSet::new();
-    for one in copy::select(&seen, &request)? {
-        let nodes = copy::gather(context, &one, &filter)
-            .map_err(|error| BuildError::io(format!("read {}", context.describe()), error))?;
-        paths.extend(nodes.into_iter().map(|node| node.source));
-    }
-    paths.append(&mut lock(&seen.seen));
-    let parents: Vec<PathBuf> =
-        paths.iter().flat_map(|path| path.ancestors().skip(1)).map(Path::to_owned).collect();
-    paths.extend(parents);
-    paths.remove(Path::new(""));
-    Ok(paths)
-}
-
-/// Notes what is looked up: a link is looked up by whoever follows it.
-struct Recording<'a> {
-    inner: &'a dyn Context,
-    seen: Mutex<BTreeSet<PathBuf>>,
-}
-
-impl Context for Recording<'_> {
-    fn lookup(&self, path: &Path) -> io::Result<Option<Entry>> {
-        let entry = self.inner.lookup(path)?;
-        if entry.is_some() {
-            lock(&self.seen).insert(path.to_owned());
+    let filter = copy::Filter::of(&request)?;
+    let found = RefCell::new(BTreeSet::new());
+    let add = |path: &Path| {
+        let mut found = found.borrow_mut();
+        for ancestor in path
+            .ancestors()
+            .filter(|ancestor| !ancestor.as_os_str().is_empty())
+        {
+            found.insert(ancestor.to_owned());
         }
-        Ok(entry)
+    };
+    let walk_to = |path: &Path| {
+        resolve_with(path, true, |path| {
+            let entry = context.lookup(path)?;
+            if entry.is_some() {
+                add(path);
+            }
+            Ok(entry.and_then(|entry| match entry.kind {
+                Kind::Symlink(target) => Some(target),
+                _ => None,
+            }))
+        })
+        .map_err(failed)
+    };
+    // The part before a wildcard may lead through links too.
+    walk_to(&copy::before_wildcards(&selection.path))?;
+    for one in copy::select(context, &request)? {
+        walk_to(&one.named)?;
+        for node in copy::gather(context, &one, &filter).map_err(failed)? {
+            add(&node.source);
+        }
     }
-
-    fn list(&self, path: &Path) -> io::Result<Vec<(OsString, Entry)>> {
-        self.inner.list(path)
-    }
-
-    fn open(&self, path: &Path) -> io::Result<Content> {
-        self.inner.open(path)
-    }
-
-    fn hidden_by(&self, path: &Path) -> Option<String> {
-        self.inner.hidden_by(path)
-    }
-
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
+    Ok(found.into_inner())
 }
 
 #[cfg(test)]
@@ -93,29 +76,25 @@ mod tests {
     use std::fs;
 
     #[test]
-    fn links_and_parents_of_what_is_selected_are_published() {
+    fn the_links_that_lead_to_a_file_are_part_of_it() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("real/deep")).unwrap();
-        fs::write(dir.path().join("real/deep/file"), "x").unwrap();
-        fs::write(dir.path().join("other"), "x").unwrap();
-        std::os::unix::fs::symlink("real", dir.path().join("alias")).unwrap();
-        let context = DirContext::open(dir.path(), "the build context").unwrap();
-        let selection =
-            Selection { path: "/alias/deep".into(), follow: true, ..Selection::default() };
-        let paths: Vec<_> =
-            paths(&context, &selection).unwrap().into_iter().map(|path| path.display().to_string()).collect();
-        assert_eq!(paths, ["alias", "real", "real/deep", "real/deep/file"]);
-    }
-
-    #[test]
-    fn a_wildcard_publishes_only_its_matches() {
-        let dir = tempfile::tempdir().unwrap();
-        for name in ["a.c", "b.c", "c.h"] {
-            fs::write(dir.path().join(name), "x").unwrap();
-        }
-        let context = DirContext::open(dir.path(), "the build context").unwrap();
-        let selection =
-            Selection { path: "/*.c".into(), wildcard: true, follow: true, ..Selection::default() };
-        assert_eq!(paths(&context, &selection).unwrap().len(), 2);
+        fs::write(dir.path().join("real/deep/f"), "1").unwrap();
+        fs::write(dir.path().join("other"), "1").unwrap();
+        std::os::unix::fs::symlink("real", dir.path().join("link")).unwrap();
+        let context = DirContext::open(dir.path(), "test").unwrap();
+        let selection = Selection {
+            path: "/link/deep".into(),
+            wildcard: true,
+            follow: true,
+            ..Selection::default()
+        };
+        let found = paths(&context, &selection).unwrap();
+        let names: Vec<_> = found.iter().map(|path| path.to_str().unwrap()).collect();
+        assert_eq!(names, ["link", "real", "real/deep", "real/deep/f"]);
+        assert_eq!(
+            digest(&context, &selection).unwrap(),
+            digest(&context, &selection).unwrap()
+        );
     }
 }
