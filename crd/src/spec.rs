@@ -153,11 +153,13 @@ pub struct ImageBuildSpec {
     /// of memory, a registry that does not answer. A `RUN` that fails is not tried again.
     #[serde(default = "default_retries")]
     #[schemars(range(min = 0, max = 10))]
+    #[schemars(extend("format" = "int32"))]
     pub retries: u32,
 
     /// Delete this ImageBuild so many seconds after it ended; the image stays. Kept for ever when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 31_536_000))]
+    #[schemars(extend("format" = "int32"))]
     pub ttl_seconds_after_finished: Option<u32>,
 
     /// Stop: a running build's pods are deleted and none are created until this is false again. Stages that are done

@@ -116,9 +116,11 @@ pub struct PlanStatus {
     pub pod: Option<String>,
     /// How many pods have tried.
     #[serde(default)]
+    #[schemars(extend("format" = "int32"))]
     pub attempts: u32,
     /// How many warnings the Dockerfile got; the plan pod's log has them.
     #[serde(default)]
+    #[schemars(extend("format" = "int32"))]
     pub warnings: u32,
 }
 
@@ -179,6 +181,7 @@ pub struct StageStatus {
     pub steps: StepCounts,
     /// How many pods have tried.
     #[serde(default)]
+    #[schemars(extend("format" = "int32"))]
     pub attempts: u32,
     /// When its first pod was created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -196,10 +199,13 @@ pub struct StageStatus {
 #[serde(rename_all = "camelCase")]
 pub struct StepCounts {
     /// Steps whose result is there, executed or cached; known when the stage ends.
+    #[schemars(extend("format" = "int32"))]
     pub done: u32,
     /// Steps whose result came from the cache.
+    #[schemars(extend("format" = "int32"))]
     pub cached: u32,
     /// All steps.
+    #[schemars(extend("format" = "int32"))]
     pub total: u32,
 }
 
@@ -257,6 +263,7 @@ pub struct FailureStatus {
     pub file: Option<String>,
     /// The line in it, from 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "int32"))]
     pub line: Option<u32>,
     /// The instruction as written, shortened.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -90,9 +90,9 @@ enum Which {
 pub(crate) fn run() -> Result<bool> {
     let options = Options::parse();
     if options.wording {
-        wording::TABLE
-            .iter()
-            .for_each(|row| println!("{}\n  -> {}\n  because {}", row.buildkit, row.ours, row.why));
+        for row in wording::TABLE {
+            println!("{}\n  -> {}\n  because {}", row.buildkit, row.ours, row.why);
+        }
         return Ok(true);
     }
     // Modes of the files that cases describe must not depend on the caller's mask.
