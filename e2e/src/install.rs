@@ -93,7 +93,11 @@ pub fn values(cluster: &Cluster, digest: &str) -> Result<Value> {
         "image": image(images::OPERATOR)?,
         "runner": {"image": image(images::RUNNER)?},
         "podAnnotations": {"slipway.build/image-digest": digest},
-        "registries": [{"host": cluster.registry, "insecure": cluster.registry_url.starts_with("http://")}],
+        "registries": [
+            {"host": cluster.registry, "insecure": cluster.registry_url.starts_with("http://")},
+            // The examples name their bases as everybody does; the test registry has them.
+            {"host": "docker.io", "mirrors": [cluster.registry]},
+        ],
     }))
 }
 

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use slipway_e2e::{base, cluster, images, install, preflight, process, tools::Tools};
+use slipway_e2e::{base, cluster, demo, images, install, preflight, process, tools::Tools};
 
 /// The embedded Kubernetes cluster of Slipway's tests.
 #[derive(Parser)]
@@ -42,6 +42,8 @@ enum Cmd {
     Base,
     /// Install the chart
     Install,
+    /// Build examples/hello, run its image, measure the overhead
+    Demo,
     /// Run a command with the cluster's environment
     Env {
         /// The command and its arguments
@@ -98,6 +100,7 @@ async fn run(command: &Cmd) -> anyhow::Result<()> {
         Cmd::Images => install::images(&images::release_folder()?).await,
         Cmd::Base => base::push().await,
         Cmd::Install => install::install().await,
+        Cmd::Demo => demo::run().await,
         _ => Ok(()),
     }
 }

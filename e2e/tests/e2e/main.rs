@@ -1,0 +1,9 @@
+//! The scenarios on a real cluster: `make e2e`, or `make e2e SCENARIO=name` for one. Without `SLIPWAY_E2E=1` each says that
+//! it was skipped.
+
+mod build;
+mod failures;
+mod image;
+mod isolation;
+mod life;
+mod operator;
