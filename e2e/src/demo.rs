@@ -36,7 +36,12 @@ pub async fn run() -> Result<()> {
     apply(&cluster, &manifest)?;
     let hello = follow(&builds, "hello").await?;
     let reference = image(&hello)?;
-    println!("{}", cluster.kubectl(&["get", "imagebuild", "hello", "-n", NAMESPACE, "-o", "wide"])?.trim_end());
+    println!(
+        "{}",
+        cluster
+            .kubectl(&["get", "imagebuild", "hello", "-n", NAMESPACE, "-o", "wide"])?
+            .trim_end()
+    );
 
     println!("== a pod runs {reference}");
     print!("{}", run_image(&cluster, &reference).await?);
@@ -51,8 +56,13 @@ pub async fn run() -> Result<()> {
 
 async fn namespace(cluster: &Cluster) -> Result<()> {
     let spaces: Api<Namespace> = Api::all(cluster.client.clone());
-    let space =
-        Namespace { metadata: ObjectMeta { name: Some(NAMESPACE.into()), ..ObjectMeta::default() }, ..Namespace::default() };
+    let space = Namespace {
+        metadata: ObjectMeta {
+            name: Some(NAMESPACE.into()),
+            ..ObjectMeta::default()
+        },
+        ..Namespace::default()
+    };
     match spaces.create(&PostParams::default(), &space).await {
         Err(kube::Error::Api(status)) if status.is_already_exists() => {}
         other => {
@@ -62,7 +72,10 @@ async fn namespace(cluster: &Cluster) -> Result<()> {
     // Its controller makes it a moment after the namespace, and no pod can be created before.
     let accounts: Api<k8s_openapi::api::core::v1::ServiceAccount> =
         Api::namespaced(cluster.client.clone(), NAMESPACE);
-    wait::object(&accounts, "default", "the service account exists", LIMIT, |_| true).await?;
+    wait::object(&accounts, "default", "the service account exists", LIMIT, |_| {
+        true
+    })
+    .await?;
     Ok(())
 }
 
@@ -92,19 +105,26 @@ async fn follow(builds: &Api<ImageBuild>, name: &str) -> Result<ImageBuild> {
     let began = Instant::now();
     let told = |line: &str| println!("{:6.1} s  {line}", began.elapsed().as_secs_f64());
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
-    let stream = watcher(builds.clone(), config).default_backoff().applied_objects();
+    let stream = watcher(builds.clone(), config)
+        .default_backoff()
+        .applied_objects();
     let mut stream = std::pin::pin!(stream);
     let mut phase = None;
     let mut stages: Vec<StageStatus> = Vec::new();
     let ended = async {
         while let Some(build) = stream.try_next().await? {
-            let Some(status) = build.status.clone() else { continue };
+            let Some(status) = build.status.clone() else {
+                continue;
+            };
             if status.phase != phase {
                 phase = status.phase;
                 told(phase.map_or("", Phase::as_str));
             }
             for stage in &status.stages {
-                let before = stages.iter().find(|known| known.id == stage.id).map(|known| known.state);
+                let before = stages
+                    .iter()
+                    .find(|known| known.id == stage.id)
+                    .map(|known| known.state);
                 if before != Some(stage.state) && stage.state != StageState::Waiting {
                     told(&describe(stage));
                 }
@@ -118,7 +138,9 @@ async fn follow(builds: &Api<ImageBuild>, name: &str) -> Result<ImageBuild> {
         }
         bail!("the watch ended")
     };
-    tokio::time::timeout(LIMIT, ended).await.with_context(|| format!("{name} took longer than {LIMIT:?}"))?
+    tokio::time::timeout(LIMIT, ended)
+        .await
+        .with_context(|| format!("{name} took longer than {LIMIT:?}"))?
 }
 
 fn describe(stage: &StageStatus) -> String {
@@ -128,23 +150,50 @@ fn describe(stage: &StageStatus) -> String {
         }
         _ => String::new(),
     };
-    let node = stage.node.as_ref().map(|node| format!(" on {node}")).unwrap_or_default();
-    let digest = stage.digest.as_ref().map(|digest| format!(", {digest}")).unwrap_or_default();
-    format!("  stage {} [{}] {:?}{node}{took}{digest}", stage.name, stage.platform, stage.state)
+    let node = stage
+        .node
+        .as_ref()
+        .map(|node| format!(" on {node}"))
+        .unwrap_or_default();
+    let digest = stage
+        .digest
+        .as_ref()
+        .map(|digest| format!(", {digest}"))
+        .unwrap_or_default();
+    format!(
+        "  stage {} [{}] {:?}{node}{took}{digest}",
+        stage.name, stage.platform, stage.state
+    )
 }
 
 fn failure(build: &ImageBuild) -> String {
     let failure = build.status.as_ref().and_then(|status| status.failure.as_ref());
     failure.map_or_else(String::new, |failure| {
-        format!("{}: {}\n{}", failure.reason, failure.message, failure.log.clone().unwrap_or_default())
+        format!(
+            "{}: {}\n{}",
+            failure.reason,
+            failure.message,
+            failure.log.clone().unwrap_or_default()
+        )
     })
 }
 
 /// `name@digest` of a finished build's first name.
 fn image(build: &ImageBuild) -> Result<String> {
-    let image = build.status.as_ref().and_then(|status| status.image.as_ref()).context("the build has no image")?;
-    let name = build.spec.output.images.first().context("the build has no name for the image")?;
-    let repository = name.rsplit_once(':').map_or(name.as_str(), |(repository, _)| repository);
+    let image = build
+        .status
+        .as_ref()
+        .and_then(|status| status.image.as_ref())
+        .context("the build has no image")?;
+    let name = build
+        .spec
+        .output
+        .images
+        .first()
+        .context("the build has no name for the image")?;
+    let repository = name
+        .rsplit_once(':')
+        .map_or(name.as_str(), |(repository, _)| repository);
     Ok(format!("{repository}@{}", image.digest))
 }
 
@@ -169,13 +218,21 @@ async fn run_image(cluster: &Cluster, reference: &str) -> Result<String> {
 async fn finished(pods: &Api<Pod>, pod: &Pod) -> Result<String> {
     let created = pods.create(&PostParams::default(), pod).await?;
     let name = created.metadata.name.context("a created pod has a name")?;
-    let phase = |pod: &Pod| pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_default();
+    let phase = |pod: &Pod| {
+        pod.status
+            .as_ref()
+            .and_then(|status| status.phase.clone())
+            .unwrap_or_default()
+    };
     let done = wait::object(pods, &name, "the pod ends", LIMIT, |pod| {
         matches!(phase(pod).as_str(), "Succeeded" | "Failed")
     })
     .await?;
     if phase(&done) == "Failed" {
-        bail!("pod {name} failed: {}", pods.logs(&name, &LogParams::default()).await.unwrap_or_default());
+        bail!(
+            "pod {name} failed: {}",
+            pods.logs(&name, &LogParams::default()).await.unwrap_or_default()
+        );
     }
     Ok(name)
 }
@@ -205,7 +262,9 @@ async fn overhead(cluster: &Cluster, builds: &Api<ImageBuild>) -> Result<(f64, f
     }
 
     forget(builds, "trivial").await?;
-    let nonce = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_nanos();
+    let nonce = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)?
+        .as_nanos();
     let manifest = json!({
         "apiVersion": "slipway.build/v1alpha1",
         "kind": "ImageBuild",
@@ -219,7 +278,11 @@ async fn overhead(cluster: &Cluster, builds: &Api<ImageBuild>) -> Result<(f64, f
     let began = Instant::now();
     apply(cluster, &manifest.to_string())?;
     let ready = |build: &ImageBuild| {
-        build.status.as_ref().and_then(|status| status.phase).is_some_and(Phase::is_final)
+        build
+            .status
+            .as_ref()
+            .and_then(|status| status.phase)
+            .is_some_and(Phase::is_final)
     };
     let build = wait::object(builds, "trivial", "the build ends", LIMIT, ready).await?;
     let took = began.elapsed().as_secs_f64();

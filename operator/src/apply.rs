@@ -72,7 +72,11 @@ impl Applier<'_> {
     }
 
     async fn one(&self, action: &Action) -> Result<Option<Refusal>, ApplyError> {
-        let maker = Maker { config: self.config, build: self.build, generation: self.generation };
+        let maker = Maker {
+            config: self.config,
+            build: self.build,
+            generation: self.generation,
+        };
         match action {
             Action::StartPlan { attempt } => {
                 if *attempt == 1 {
@@ -81,7 +85,9 @@ impl Applier<'_> {
                 self.create(maker.plan_pod(*attempt)).await
             }
             Action::StartStage { stage, attempt } => {
-                let known = self.plan.and_then(|(plan, schedule)| Some((plan, schedule.stages.get(*stage)?)));
+                let known = self
+                    .plan
+                    .and_then(|(plan, schedule)| Some((plan, schedule.stages.get(*stage)?)));
                 let (plan, stage) = known.ok_or_else(|| ApplyError::Fault {
                     what: format!("start stage {stage}"),
                     why: "the plan has no such stage".to_owned(),
@@ -100,13 +106,25 @@ impl Applier<'_> {
 
     async fn request(&self, maker: &Maker<'_>) -> Result<(), ApplyError> {
         let what = "write the build's request";
-        let fault = |why: String| ApplyError::Fault { what: what.to_owned(), why };
+        let fault = |why: String| ApplyError::Fault {
+            what: what.to_owned(),
+            why,
+        };
         let valid = validate::validate(&self.build.spec).map_err(|error| fault(error.to_string()))?;
-        let request = pods::request(self.build, self.generation, &valid, self.args, &self.config.registries);
+        let request = pods::request(
+            self.build,
+            self.generation,
+            &valid,
+            self.args,
+            &self.config.registries,
+        );
         let map = pods::request_config_map(maker, &request).map_err(|error| fault(error.to_string()))?;
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace());
         let params = PatchParams::apply(names::FIELD_MANAGER).force();
-        api.patch(&map.name_any(), &params, &Patch::Apply(&map)).await.map(|_| ()).map_err(|source| api_error(what, source))
+        api.patch(&map.name_any(), &params, &Patch::Apply(&map))
+            .await
+            .map(|_| ())
+            .map_err(|source| api_error(what, source))
     }
 
     /// Pods cannot be changed, so they are created, not applied: one of that name that is ours is the one wanted.
@@ -114,7 +132,10 @@ impl Applier<'_> {
         let name = pod.name_any();
         let what = format!("create pod {name}");
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace());
-        let params = PostParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        let params = PostParams {
+            field_manager: Some(names::FIELD_MANAGER.to_owned()),
+            ..PostParams::default()
+        };
         let uid = self.build.uid().unwrap_or_default();
         match api.create(&params, &pod).await {
             Ok(created) => {
@@ -122,7 +143,10 @@ impl Applier<'_> {
                 Ok(None)
             }
             Err(kube::Error::Api(status)) if status.is_already_exists() => {
-                let found = api.get_opt(&name).await.map_err(|source| api_error(&what, source))?;
+                let found = api
+                    .get_opt(&name)
+                    .await
+                    .map_err(|source| api_error(&what, source))?;
                 match found {
                     Some(found) if found.owner_references().iter().any(|owner| owner.uid == uid) => {
                         self.memory.created(&uid, found);
@@ -136,14 +160,19 @@ impl Applier<'_> {
                     })),
                 }
             }
-            Err(kube::Error::Api(status)) if matches!(status.code, 400 | 403 | 422) => Ok(Some(refusal(&name, &status))),
+            Err(kube::Error::Api(status)) if matches!(status.code, 400 | 403 | 422) => {
+                Ok(Some(refusal(&name, &status)))
+            }
             Err(source) => Err(api_error(&what, source)),
         }
     }
 
     async fn delete(&self, name: &str) -> Result<(), ApplyError> {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace());
-        gone_is_fine(api.delete(name, &DeleteParams::default()).await.map(|_| ()), &format!("delete pod {name}"))
+        gone_is_fine(
+            api.delete(name, &DeleteParams::default()).await.map(|_| ()),
+            &format!("delete pod {name}"),
+        )
     }
 
     async fn delete_build(&self) -> Result<(), ApplyError> {
@@ -153,8 +182,14 @@ impl Applier<'_> {
             // Not if it has changed meanwhile: it may be about to build again.
             resource_version: self.build.resource_version(),
         };
-        let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
-        gone_is_fine(api.delete(&self.build.name_any(), &params).await.map(|_| ()), "delete the expired ImageBuild")
+        let params = DeleteParams {
+            preconditions: Some(preconditions),
+            ..DeleteParams::background()
+        };
+        gone_is_fine(
+            api.delete(&self.build.name_any(), &params).await.map(|_| ()),
+            "delete the expired ImageBuild",
+        )
     }
 }
 
@@ -166,23 +201,36 @@ fn gone_is_fine(result: Result<(), kube::Error>, what: &str) -> Result<(), Apply
 }
 
 fn api_error(what: &str, source: kube::Error) -> ApplyError {
-    ApplyError::Api { what: what.to_owned(), source: Box::new(source) }
+    ApplyError::Api {
+        what: what.to_owned(),
+        source: Box::new(source),
+    }
 }
 
 /// The API server's no, told as a person needs it.
 fn refusal(name: &str, status: &Status) -> Refusal {
     let quota = status.code == 403 && status.message.contains("exceeded quota");
     let (reason, advice) = if quota {
-        (reasons::QUOTA_EXCEEDED, "waiting until the namespace's quota has room; raise it, or lower spec.pods.resources")
+        (
+            reasons::QUOTA_EXCEEDED,
+            "waiting until the namespace's quota has room; raise it, or lower spec.pods.resources",
+        )
     } else if status.code == 403 && status.message.contains("PodSecurity") {
         (
             reasons::POD_REFUSED,
             "the namespace's Pod Security level does not allow a build pod: label the namespace pod-security.kubernetes.io/enforce=privileged (build pods run in a user namespace and are not privileged)",
         )
     } else {
-        (reasons::POD_REFUSED, "change what spec.pods asks for, or the policy that refuses it")
+        (
+            reasons::POD_REFUSED,
+            "change what spec.pods asks for, or the policy that refuses it",
+        )
     };
-    Refusal { reason, message: format!("the API server refuses pod {name}: {}; {advice}", status.message), wait: quota }
+    Refusal {
+        reason,
+        message: format!("the API server refuses pod {name}: {}; {advice}", status.message),
+        wait: quota,
+    }
 }
 
 #[cfg(test)]
@@ -192,9 +240,24 @@ mod tests {
     #[test]
     fn a_used_up_quota_is_waited_out_and_everything_else_is_final() {
         for (code, message, reason, wait) in [
-            (403, "pods \"x\" is forbidden: exceeded quota: q, requested: pods=1", reasons::QUOTA_EXCEEDED, true),
-            (403, "pods \"x\" is forbidden: violates PodSecurity \"restricted:latest\"", reasons::POD_REFUSED, false),
-            (422, "Pod \"x\" is invalid: spec.nodeSelector", reasons::POD_REFUSED, false),
+            (
+                403,
+                "pods \"x\" is forbidden: exceeded quota: q, requested: pods=1",
+                reasons::QUOTA_EXCEEDED,
+                true,
+            ),
+            (
+                403,
+                "pods \"x\" is forbidden: violates PodSecurity \"restricted:latest\"",
+                reasons::POD_REFUSED,
+                false,
+            ),
+            (
+                422,
+                "Pod \"x\" is invalid: spec.nodeSelector",
+                reasons::POD_REFUSED,
+                false,
+            ),
         ] {
             let mut status = Status::failure(message, "Forbidden");
             status.code = code;

@@ -37,8 +37,11 @@ struct ArtifactLayer {
 
 /// Reads the schedule of a plan.
 pub async fn schedule(registry: &dyn Registry, cache: &Reference, plan: &Digest) -> Result<Schedule, Fault> {
-    let internal =
-        |message: String| Fault { reason: reasons::INTERNAL, message: format!("plan {plan}: {message}"), transient: false };
+    let internal = |message: String| Fault {
+        reason: reasons::INTERNAL,
+        message: format!("plan {plan}: {message}"),
+        transient: false,
+    };
     let name = cache.with_digest(plan);
     let manifest = registry.manifest(&name).await?;
     verify(&name, &manifest, plan)?;
@@ -65,22 +68,31 @@ pub async fn schedule(registry: &dyn Registry, cache: &Reference, plan: &Digest)
 pub async fn publish(registry: &dyn Registry, publication: &Publication) -> Result<Published, Fault> {
     let mut repositories: BTreeMap<String, Vec<&Reference>> = BTreeMap::new();
     for image in &publication.images {
-        repositories.entry(image.without_tag_and_digest()).or_default().push(image);
+        repositories
+            .entry(image.without_tag_and_digest())
+            .or_default()
+            .push(image);
     }
     // One repository after the other until all parts of the image are seen everywhere, then the tags.
-    let checked = try_join_all(repositories.values().filter_map(|names| names.first()).map(|name| async move {
-        let parts = try_join_all(publication.results.iter().map(|(_, digest)| async move {
-            let part = name.with_digest(digest);
-            let manifest = registry.manifest(&part).await?;
-            verify(&part, &manifest, digest)?;
-            Ok::<_, Fault>(manifest)
-        }))
-        .await?;
-        Ok::<_, Fault>(parts)
-    }))
+    let checked = try_join_all(repositories.values().filter_map(|names| names.first()).map(
+        |name| async move {
+            let parts = try_join_all(publication.results.iter().map(|(_, digest)| async move {
+                let part = name.with_digest(digest);
+                let manifest = registry.manifest(&part).await?;
+                verify(&part, &manifest, digest)?;
+                Ok::<_, Fault>(manifest)
+            }))
+            .await?;
+            Ok::<_, Fault>(parts)
+        },
+    ))
     .await?;
     let Some(parts) = checked.into_iter().next() else {
-        return Err(Fault { reason: reasons::INTERNAL, message: "no name to write".to_owned(), transient: false });
+        return Err(Fault {
+            reason: reasons::INTERNAL,
+            message: "no name to write".to_owned(),
+            transient: false,
+        });
     };
     let sizes = parts.iter().map(content_size).collect::<Result<Vec<_>, _>>()?;
     let platforms = publication.results.iter().map(|(platform, _)| platform);
@@ -89,12 +101,23 @@ pub async fn publish(registry: &dyn Registry, publication: &Publication) -> Resu
         several => index(platforms.zip(several))?,
     };
     let digest = image.digest();
-    try_join_all(publication.images.iter().map(|name| tag(registry, name, &image, &digest))).await?;
+    try_join_all(
+        publication
+            .images
+            .iter()
+            .map(|name| tag(registry, name, &image, &digest)),
+    )
+    .await?;
     Ok(Published { digest, sizes })
 }
 
 /// Writes one tag and reads it back.
-async fn tag(registry: &dyn Registry, name: &Reference, image: &Manifest, digest: &Digest) -> Result<(), Fault> {
+async fn tag(
+    registry: &dyn Registry,
+    name: &Reference,
+    image: &Manifest,
+    digest: &Digest,
+) -> Result<(), Fault> {
     registry.put_manifest(name, image).await?;
     let found = registry.manifest(name).await?;
     verify(name, &found, digest)
@@ -121,7 +144,12 @@ fn content_size(manifest: &Manifest) -> Result<u64, Fault> {
         message: format!("the result {} is no image manifest: {error}", manifest.digest()),
         transient: false,
     })?;
-    Ok(parsed.layers().iter().chain([parsed.config()]).map(Descriptor::size).sum())
+    Ok(parsed
+        .layers()
+        .iter()
+        .chain([parsed.config()])
+        .map(Descriptor::size)
+        .sum())
 }
 
 /// The index over the manifests of several platforms: the same parts give the same bytes.
@@ -160,13 +188,20 @@ fn index<'a>(parts: impl Iterator<Item = (&'a Platform, &'a Manifest)>) -> Resul
             },
         })
         .collect();
-    let index = Index { schema_version: 2, media_type: media_type::OCI_INDEX, manifests };
+    let index = Index {
+        schema_version: 2,
+        media_type: media_type::OCI_INDEX,
+        manifests,
+    };
     let bytes = serde_json::to_vec(&index).map_err(|error| Fault {
         reason: reasons::INTERNAL,
         message: format!("failed to write the index: {error}"),
         transient: false,
     })?;
-    Ok(Manifest { bytes, media_type: media_type::OCI_INDEX.to_owned() })
+    Ok(Manifest {
+        bytes,
+        media_type: media_type::OCI_INDEX.to_owned(),
+    })
 }
 
 #[cfg(test)]

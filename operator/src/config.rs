@@ -8,7 +8,11 @@ use slipway_plan::protocol::RegistryHost;
 
 /// The command line; each flag has an environment variable.
 #[derive(Debug, Clone, clap::Parser)]
-#[command(name = "slipway-operator", version, about = "Builds container images from ImageBuilds")]
+#[command(
+    name = "slipway-operator",
+    version,
+    about = "Builds container images from ImageBuilds"
+)]
 pub struct Options {
     /// The settings file.
     #[arg(long, env = "SLIPWAY_CONFIG", default_value = "/etc/slipway/config.yaml")]
@@ -96,9 +100,14 @@ const fn five_minutes() -> u32 {
 impl Config {
     /// Reads the file.
     pub fn read(path: &std::path::Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        Self::parse(&text).map_err(|message| ConfigError::Parse { path: path.to_owned(), message })
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::parse(&text).map_err(|message| ConfigError::Parse {
+            path: path.to_owned(),
+            message,
+        })
     }
 
     /// Reads a text; the message of an error has line and column.

@@ -93,19 +93,32 @@ pub async fn run(
     let (pods, pod_changes) = watch_pods(&client, namespace.as_deref());
     let builds: Api<Guarded> = api(&client, namespace.as_deref());
     let told = Told::start(recorder, Arc::clone(&metrics));
-    let context =
-        Arc::new(Context { client, config, connect, memory: Memory::default(), metrics, told, pods });
+    let context = Arc::new(Context {
+        client,
+        config,
+        connect,
+        memory: Memory::default(),
+        metrics,
+        told,
+        pods,
+    });
     let controller = Controller::new(builds, watcher::Config::default())
         .owns_stream(pod_changes)
         .graceful_shutdown_on(shutdown);
     let sweeper = sweep(controller.store(), Arc::clone(&context));
-    let work = controller.run(reconcile, after_error, context).for_each(|result| async move {
-        match result {
-            // Told by `after_error` already, or an object that was deleted in between.
-            Ok(_) | Err(kube::runtime::controller::Error::ReconcilerFailed(..) | kube::runtime::controller::Error::ObjectNotFound(_)) => {}
-            Err(error) => tracing::warn!(%error, "the watch failed; trying again"),
-        }
-    });
+    let work = controller
+        .run(reconcile, after_error, context)
+        .for_each(|result| async move {
+            match result {
+                // Told by `after_error` already, or an object that was deleted in between.
+                Ok(_)
+                | Err(
+                    kube::runtime::controller::Error::ReconcilerFailed(..)
+                    | kube::runtime::controller::Error::ObjectNotFound(_),
+                ) => {}
+                Err(error) => tracing::warn!(%error, "the watch failed; trying again"),
+            }
+        });
     tokio::select! {
         () = work => {}
         () = sweeper => {}
@@ -126,15 +139,26 @@ where
 fn watch_pods(
     client: &Client,
     namespace: Option<&str>,
-) -> (reflector::Store<Pod>, impl Stream<Item = Result<Pod, watcher::Error>> + Send + 'static) {
+) -> (
+    reflector::Store<Pod>,
+    impl Stream<Item = Result<Pod, watcher::Error>> + Send + 'static,
+) {
     let (store, writer) = reflector::store();
-    let ours = format!("{}={},{}", names::LABEL_MANAGED_BY, names::MANAGED_BY, names::LABEL_BUILD);
-    let changes = watcher(api::<Pod>(client, namespace), watcher::Config::default().labels(&ours))
-        .default_backoff()
-        // Half of a stored pod, and never read.
-        .modify(|pod| pod.metadata.managed_fields = None)
-        .reflect(writer)
-        .touched_objects();
+    let ours = format!(
+        "{}={},{}",
+        names::LABEL_MANAGED_BY,
+        names::MANAGED_BY,
+        names::LABEL_BUILD
+    );
+    let changes = watcher(
+        api::<Pod>(client, namespace),
+        watcher::Config::default().labels(&ours),
+    )
+    .default_backoff()
+    // Half of a stored pod, and never read.
+    .modify(|pod| pod.metadata.managed_fields = None)
+    .reflect(writer)
+    .touched_objects();
     (store, changes)
 }
 
@@ -169,8 +193,15 @@ fn after_error(build: Arc<Guarded>, error: &ReconcileError, context: Arc<Context
 #[tracing::instrument(name = "build", skip_all, fields(namespace = guarded.namespace(), name = guarded.name_any()))]
 async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<Requeue, ReconcileError> {
     let _measured = context.metrics.reconcile();
-    let build = guarded.0.as_ref().map_err(|invalid| ReconcileError::Invalid(invalid.error.clone()))?;
-    context.pods.wait_until_ready().await.map_err(|_| ReconcileError::PodsGone)?;
+    let build = guarded
+        .0
+        .as_ref()
+        .map_err(|invalid| ReconcileError::Invalid(invalid.error.clone()))?;
+    context
+        .pods
+        .wait_until_ready()
+        .await
+        .map_err(|_| ReconcileError::PodsGone)?;
     let uid = build.uid().unwrap_or_default();
     let mut work = Work {
         build: context.memory.newest(&uid, Arc::new(build.clone())),
@@ -199,10 +230,19 @@ struct Work<'a> {
 impl Work<'_> {
     /// Observes, decides, applies and reports once. `None`: something was learned, decide again.
     async fn turn(&mut self) -> Result<Option<Requeue>, ReconcileError> {
-        let Context { client, config, memory, metrics, told, pods, connect: _ } = self.context;
+        let Context {
+            client,
+            config,
+            memory,
+            metrics,
+            told,
+            pods,
+            connect: _,
+        } = self.context;
         if decide::wants_inputs(&self.build) {
-            let inputs =
-                observe::inputs(client, &self.build).await.map_err(|error| ReconcileError::Observe(Box::new(error)))?;
+            let inputs = observe::inputs(client, &self.build)
+                .await
+                .map_err(|error| ReconcileError::Observe(Box::new(error)))?;
             self.facts.missing = inputs.missing;
             self.args = inputs.args;
         }
@@ -216,10 +256,14 @@ impl Work<'_> {
         };
         let decision = decide::decide(&observed);
 
-        let (slow, quick): (Vec<Action>, Vec<Action>) = decision.actions.into_iter().partition(Action::is_slow);
+        let (slow, quick): (Vec<Action>, Vec<Action>) =
+            decision.actions.into_iter().partition(Action::is_slow);
         let generation = decision.status.run.as_ref().map_or(0, |run| run.generation);
-        let plan: Option<Digest> =
-            decision.status.plan.as_ref().and_then(|plan| plan.digest.as_ref()?.parse().ok());
+        let plan: Option<Digest> = decision
+            .status
+            .plan
+            .as_ref()
+            .and_then(|plan| plan.digest.as_ref()?.parse().ok());
         let schedule = match &self.facts.schedule {
             Lookup::Done(schedule) => Some(schedule),
             Lookup::Untried | Lookup::Failed(_) => None,
@@ -244,7 +288,11 @@ impl Work<'_> {
             self.fetch_schedule(plan, generation).await?;
             return Ok(None);
         }
-        let reporter = Reporter { client, metrics, memory };
+        let reporter = Reporter {
+            client,
+            metrics,
+            memory,
+        };
         match reporter.status(&self.build, &decision.status).await {
             Ok(Some(written)) => self.build = Arc::new(written),
             Ok(None) => {}
@@ -263,7 +311,11 @@ impl Work<'_> {
             self.count(generation, matches!(self.facts.published, Lookup::Failed(_)));
             return Ok(None);
         }
-        Ok(Some(decision.again.map_or_else(Requeue::await_change, Requeue::requeue)))
+        Ok(Some(
+            decision
+                .again
+                .map_or_else(Requeue::await_change, Requeue::requeue),
+        ))
     }
 
     async fn fetch_schedule(&mut self, plan: &Digest, generation: i64) -> Result<(), ReconcileError> {
@@ -273,9 +325,9 @@ impl Work<'_> {
             return Ok(());
         }
         let result = match (self.registry().await?, validate::validate(&self.build.spec)) {
-            (Ok(registry), Ok(valid)) => {
-                assemble::schedule(&*registry, &valid.cache_repository, plan).await.map(Arc::new)
-            }
+            (Ok(registry), Ok(valid)) => assemble::schedule(&*registry, &valid.cache_repository, plan)
+                .await
+                .map(Arc::new),
             (Err(fault), _) => Err(fault),
             (_, Err(invalid)) => Err(Fault {
                 reason: slipway_crd::reasons::SPEC_INVALID,
@@ -295,7 +347,9 @@ impl Work<'_> {
         if failed {
             self.context.metrics.error("registry");
         }
-        self.context.memory.registry_answered(&self.uid, generation, failed);
+        self.context
+            .memory
+            .registry_answered(&self.uid, generation, failed);
         self.facts.registry_attempts = self.context.memory.registry_attempts(&self.uid, generation);
     }
 

@@ -136,11 +136,23 @@ struct Draft<'a> {
 impl<'a> Draft<'a> {
     fn new(o: &'a Observed<'a>) -> Self {
         let status = o.build.status.clone().unwrap_or_default();
-        Self { o, actions: Vec::new(), status, turns: Vec::new(), again: None, held: None }
+        Self {
+            o,
+            actions: Vec::new(),
+            status,
+            turns: Vec::new(),
+            again: None,
+            held: None,
+        }
     }
 
     fn into_decision(self) -> Decision {
-        Decision { actions: self.actions, status: self.status, turns: self.turns, again: self.again }
+        Decision {
+            actions: self.actions,
+            status: self.status,
+            turns: self.turns,
+            again: self.again,
+        }
     }
 
     fn generation(&self) -> i64 {
@@ -163,13 +175,21 @@ impl<'a> Draft<'a> {
     }
 
     fn turn(&mut self, reason: &str, warning: bool, pod: Option<&str>, note: impl Into<String>) {
-        let turn = Turn { reason: reason.to_owned(), note: note.into(), warning, pod: pod.map(ToOwned::to_owned) };
+        let turn = Turn {
+            reason: reason.to_owned(),
+            note: note.into(),
+            warning,
+            pod: pod.map(ToOwned::to_owned),
+        };
         self.turns.push(turn);
     }
 
     /// Looks again at `when` at the latest.
     fn look_at(&mut self, when: Timestamp) {
-        let wait = when.duration_since(self.o.now).max(SignedDuration::ZERO).unsigned_abs();
+        let wait = when
+            .duration_since(self.o.now)
+            .max(SignedDuration::ZERO)
+            .unsigned_abs();
         self.again = Some(self.again.map_or(wait, |other| other.min(wait)));
     }
 
@@ -189,7 +209,10 @@ impl<'a> Draft<'a> {
         let valid = match validate::validate(&self.o.build.spec) {
             Ok(valid) => valid,
             Err(invalid) => {
-                return self.fail(slipway_crd::conditions::SOURCE_RESOLVED, plain(reasons::SPEC_INVALID, invalid.to_string()));
+                return self.fail(
+                    slipway_crd::conditions::SOURCE_RESOLVED,
+                    plain(reasons::SPEC_INVALID, invalid.to_string()),
+                );
             }
         };
         if self.is_late(valid.timeout) {
@@ -216,7 +239,11 @@ impl<'a> Draft<'a> {
 
 /// A failure that is no pod's.
 fn plain(reason: &str, message: impl Into<String>) -> FailureStatus {
-    FailureStatus { reason: reason.to_owned(), message: message.into(), ..FailureStatus::default() }
+    FailureStatus {
+        reason: reason.to_owned(),
+        message: message.into(),
+        ..FailureStatus::default()
+    }
 }
 
 /// How long to wait before the next attempt when `attempts` have failed: 1 s, 2 s, 4 s… up to a minute.

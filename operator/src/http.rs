@@ -24,7 +24,11 @@ pub struct Health {
 impl Health {
     /// Healthy, and not ready yet.
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, ready: Arc::default(), waits_for: Arc::new(Mutex::new("starting".to_owned())) }
+        Self {
+            metrics,
+            ready: Arc::default(),
+            waits_for: Arc::new(Mutex::new("starting".to_owned())),
+        }
     }
 
     /// From now on it can take over work, as leader or in reserve.
@@ -46,7 +50,9 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     let listener = tokio::net::TcpListener::bind(listen).await?;
-    axum::serve(listener, router(health)).with_graceful_shutdown(shutdown).await
+    axum::serve(listener, router(health))
+        .with_graceful_shutdown(shutdown)
+        .await
 }
 
 fn router(health: Health) -> Router {
@@ -61,7 +67,14 @@ async fn ready(State(health): State<Health>) -> (StatusCode, String) {
     if health.ready.load(Ordering::Acquire) {
         return (StatusCode::OK, "ok".to_owned());
     }
-    (StatusCode::SERVICE_UNAVAILABLE, health.waits_for.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    (
+        StatusCode::SERVICE_UNAVAILABLE,
+        health
+            .waits_for
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone(),
+    )
 }
 
 async fn metrics(State(health): State<Health>) -> impl IntoResponse {

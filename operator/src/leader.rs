@@ -35,8 +35,12 @@ pub async fn manager(
 
 /// Runs `work` whenever this replica leads, until `shutdown` is true; then lets the lease go. `work` gets a future that
 /// resolves when it is to stop; it is waited for, so that two replicas never work at once in a handover.
-pub async fn lead<W>(manager: LeaseManager, mut shutdown: watch::Receiver<bool>, metrics: Arc<Metrics>, mut work: impl FnMut(watch::Receiver<bool>) -> W)
-where
+pub async fn lead<W>(
+    manager: LeaseManager,
+    mut shutdown: watch::Receiver<bool>,
+    metrics: Arc<Metrics>,
+    mut work: impl FnMut(watch::Receiver<bool>) -> W,
+) where
     W: Future<Output = ()>,
 {
     let (mut leads, task) = manager.watch().await;

@@ -45,7 +45,9 @@ impl Memory {
     /// The newer of what the watch shows and what was last written.
     pub fn newest(&self, uid: &str, shown: Arc<ImageBuild>) -> Arc<ImageBuild> {
         let mut inner = self.lock();
-        let Some(known) = inner.builds.get_mut(uid) else { return shown };
+        let Some(known) = inner.builds.get_mut(uid) else {
+            return shown;
+        };
         match &known.written {
             Some(written) if version(written) > version(&shown) => Arc::clone(written),
             _ => {
@@ -63,14 +65,21 @@ impl Memory {
     /// Remembers a pod that was just created.
     pub fn created(&self, uid: &str, pod: Pod) {
         if let Some(name) = pod.metadata.name.clone() {
-            self.lock().builds.entry(uid.to_owned()).or_default().created.insert(name, (Instant::now(), pod));
+            self.lock()
+                .builds
+                .entry(uid.to_owned())
+                .or_default()
+                .created
+                .insert(name, (Instant::now(), pod));
         }
     }
 
     /// Adds to `shown` the pods that were just created and are not shown yet.
     pub fn complete(&self, uid: &str, shown: &mut Vec<Arc<Pod>>) {
         let mut inner = self.lock();
-        let Some(known) = inner.builds.get_mut(uid) else { return };
+        let Some(known) = inner.builds.get_mut(uid) else {
+            return;
+        };
         known.created.retain(|name, (since, _)| {
             since.elapsed() < UNSEEN && !shown.iter().any(|pod| pod.metadata.name.as_ref() == Some(name))
         });
@@ -80,16 +89,27 @@ impl Memory {
     /// How often the registry has failed this run.
     pub fn registry_attempts(&self, uid: &str, run: i64) -> u32 {
         let inner = self.lock();
-        inner.builds.get(uid).map_or(0, |known| match known.registry_attempts {
-            (of, attempts) if of == run => attempts,
-            _ => 0,
-        })
+        inner
+            .builds
+            .get(uid)
+            .map_or(0, |known| match known.registry_attempts {
+                (of, attempts) if of == run => attempts,
+                _ => 0,
+            })
     }
 
     /// Counts an answer of the registry.
     pub fn registry_answered(&self, uid: &str, run: i64, failed: bool) {
-        let attempts = if failed { self.registry_attempts(uid, run) + 1 } else { 0 };
-        self.lock().builds.entry(uid.to_owned()).or_default().registry_attempts = (run, attempts);
+        let attempts = if failed {
+            self.registry_attempts(uid, run) + 1
+        } else {
+            0
+        };
+        self.lock()
+            .builds
+            .entry(uid.to_owned())
+            .or_default()
+            .registry_attempts = (run, attempts);
     }
 
     /// The schedule of a plan, if it has been read.
@@ -114,7 +134,12 @@ impl Memory {
 
 /// Resource versions of one kind can be compared as numbers (Kubernetes 1.35, KEP-5504).
 fn version(build: &ImageBuild) -> u128 {
-    build.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default()
+    build
+        .metadata
+        .resource_version
+        .as_deref()
+        .and_then(|version| version.parse().ok())
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -159,7 +184,10 @@ mod tests {
         let memory = Memory::default();
         memory.registry_answered("u", 1, true);
         memory.registry_answered("u", 1, true);
-        assert_eq!((memory.registry_attempts("u", 1), memory.registry_attempts("u", 2)), (2, 0));
+        assert_eq!(
+            (memory.registry_attempts("u", 1), memory.registry_attempts("u", 2)),
+            (2, 0)
+        );
         memory.registry_answered("u", 1, false);
         assert_eq!(memory.registry_attempts("u", 1), 0);
     }

@@ -47,9 +47,15 @@ impl Default for Metrics {
             registry: Registry::with_prefix("slipway"),
             builds: Family::default(),
             finished: Family::default(),
-            build_seconds: Histogram::new([1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0]),
-            stage_seconds: Histogram::new([1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0]),
-            reconcile_seconds: Histogram::new([0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0]),
+            build_seconds: Histogram::new([
+                1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0,
+            ]),
+            stage_seconds: Histogram::new([
+                1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0,
+            ]),
+            reconcile_seconds: Histogram::new([
+                0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0,
+            ]),
             errors: Family::default(),
             working: Gauge::default(),
             leader: Gauge::default(),
@@ -57,13 +63,41 @@ impl Default for Metrics {
         };
         let registry = &mut metrics.registry;
         registry.register("builds", "ImageBuilds by phase", metrics.builds.clone());
-        registry.register("builds_finished", "Runs that ended, by the reason of their Ready condition", metrics.finished.clone());
-        registry.register("build_seconds", "Seconds from the beginning of a run to its end", metrics.build_seconds.clone());
-        registry.register("stage_seconds", "Seconds from the creation of a stage's first pod to its result", metrics.stage_seconds.clone());
-        registry.register("reconcile_seconds", "Seconds that a reconcile took", metrics.reconcile_seconds.clone());
-        registry.register("errors", "Failed reconciles (api) and failed requests to registries (registry)", metrics.errors.clone());
-        registry.register("reconciles_running", "Reconciles that run right now", metrics.working.clone());
-        registry.register("leader", "1 if this replica is the one at work", metrics.leader.clone());
+        registry.register(
+            "builds_finished",
+            "Runs that ended, by the reason of their Ready condition",
+            metrics.finished.clone(),
+        );
+        registry.register(
+            "build_seconds",
+            "Seconds from the beginning of a run to its end",
+            metrics.build_seconds.clone(),
+        );
+        registry.register(
+            "stage_seconds",
+            "Seconds from the creation of a stage's first pod to its result",
+            metrics.stage_seconds.clone(),
+        );
+        registry.register(
+            "reconcile_seconds",
+            "Seconds that a reconcile took",
+            metrics.reconcile_seconds.clone(),
+        );
+        registry.register(
+            "errors",
+            "Failed reconciles (api) and failed requests to registries (registry)",
+            metrics.errors.clone(),
+        );
+        registry.register(
+            "reconciles_running",
+            "Reconciles that run right now",
+            metrics.working.clone(),
+        );
+        registry.register(
+            "leader",
+            "1 if this replica is the one at work",
+            metrics.leader.clone(),
+        );
         metrics
     }
 }
@@ -80,7 +114,10 @@ impl Metrics {
     /// A reconcile has begun; it ends when the guard is dropped.
     pub fn reconcile(&self) -> ReconcileGuard<'_> {
         self.working.inc();
-        ReconcileGuard { metrics: self, begun: std::time::Instant::now() }
+        ReconcileGuard {
+            metrics: self,
+            begun: std::time::Instant::now(),
+        }
     }
 
     /// Something outside failed: `api` or `registry`.
@@ -101,11 +138,21 @@ impl Metrics {
     pub fn wrote(&self, uid: &str, old: Option<&ImageBuildStatus>, new: &ImageBuildStatus) {
         self.count(uid, new.phase.unwrap_or_default());
         let was_final = old.is_some_and(|old| old.phase.unwrap_or_default().is_final() && old.run == new.run);
-        if let Some(run) = new.run.as_ref().filter(|_| new.phase.unwrap_or_default().is_final() && !was_final) {
-            let reason = conditions::get(&new.conditions, conditions::READY).map(|ready| ready.reason.clone());
-            self.finished.get_or_create(&ReasonLabel { reason: reason.unwrap_or_default() }).inc();
+        if let Some(run) = new
+            .run
+            .as_ref()
+            .filter(|_| new.phase.unwrap_or_default().is_final() && !was_final)
+        {
+            let reason =
+                conditions::get(&new.conditions, conditions::READY).map(|ready| ready.reason.clone());
+            self.finished
+                .get_or_create(&ReasonLabel {
+                    reason: reason.unwrap_or_default(),
+                })
+                .inc();
             if let Some(ended) = &run.finished_at {
-                self.build_seconds.observe(seconds(ended.0.duration_since(run.started_at.0)));
+                self.build_seconds
+                    .observe(seconds(ended.0.duration_since(run.started_at.0)));
             }
         }
         for stage in &new.stages {
@@ -113,7 +160,8 @@ impl Metrics {
             if let (Some(begun), Some(ended)) = (&stage.started_at, &stage.finished_at)
                 && known.is_none_or(|known| known.finished_at.is_none())
             {
-                self.stage_seconds.observe(seconds(ended.0.duration_since(begun.0)));
+                self.stage_seconds
+                    .observe(seconds(ended.0.duration_since(begun.0)));
             }
         }
     }
@@ -123,9 +171,17 @@ impl Metrics {
         let mut phases = self.phases.lock().unwrap_or_else(PoisonError::into_inner);
         let before = phases.insert(uid.to_owned(), phase);
         if before != Some(phase) {
-            self.builds.get_or_create(&PhaseLabel { phase: phase.as_str() }).inc();
+            self.builds
+                .get_or_create(&PhaseLabel {
+                    phase: phase.as_str(),
+                })
+                .inc();
             if let Some(before) = before {
-                self.builds.get_or_create(&PhaseLabel { phase: before.as_str() }).dec();
+                self.builds
+                    .get_or_create(&PhaseLabel {
+                        phase: before.as_str(),
+                    })
+                    .dec();
             }
         }
     }
@@ -136,7 +192,11 @@ impl Metrics {
         phases.retain(|uid, phase| {
             let stays = uids.contains(uid);
             if !stays {
-                self.builds.get_or_create(&PhaseLabel { phase: phase.as_str() }).dec();
+                self.builds
+                    .get_or_create(&PhaseLabel {
+                        phase: phase.as_str(),
+                    })
+                    .dec();
             }
             stays
         });
@@ -176,7 +236,10 @@ mod tests {
         let text = metrics.text();
         assert!(text.contains("slipway_builds{phase=\"Failed\"} 1"), "{text}");
         assert!(text.contains("slipway_builds{phase=\"Running\"} 0"), "{text}");
-        assert!(text.contains("slipway_builds_finished_total{reason=\"\"} 1"), "{text}");
+        assert!(
+            text.contains("slipway_builds_finished_total{reason=\"\"} 1"),
+            "{text}"
+        );
         metrics.keep_only(&std::collections::HashSet::new());
         assert!(metrics.text().contains("slipway_builds{phase=\"Failed\"} 0"));
     }

@@ -31,9 +31,17 @@ pub fn bounded(text: &str) -> String {
     if text.len() <= LIMIT && text.chars().all(fits) {
         return text.to_owned();
     }
-    let clean: String = text.chars().map(|c| if fits(c) { c } else { '-' }).take(LIMIT - 9).collect();
+    let clean: String = text
+        .chars()
+        .map(|c| if fits(c) { c } else { '-' })
+        .take(LIMIT - 9)
+        .collect();
     let hash = hex::encode(Sha256::digest(text));
-    format!("{}-{}", clean.trim_end_matches('-'), hash.get(..8).unwrap_or_default())
+    format!(
+        "{}-{}",
+        clean.trim_end_matches('-'),
+        hash.get(..8).unwrap_or_default()
+    )
 }
 
 #[cfg(test)]
@@ -43,7 +51,10 @@ mod tests {
     #[test]
     fn a_short_name_is_readable() {
         assert_eq!(plan_pod("shop", 3, 1), "shop-3-plan-1");
-        assert_eq!(stage_pod("shop", 3, "build-linux-amd64", 2), "shop-3-build-linux-amd64-2");
+        assert_eq!(
+            stage_pod("shop", 3, "build-linux-amd64", 2),
+            "shop-3-build-linux-amd64-2"
+        );
         assert_eq!(request("shop", 3), "shop-3-request");
     }
 

@@ -52,15 +52,28 @@ pub async fn inputs(client: &Client, build: &ImageBuild) -> Result<Inputs, kube:
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), &namespace);
     let spec = &build.spec;
 
-    let mut secret_names: Vec<&str> = spec.secrets.iter().map(|secret| secret.secret_ref.name.as_str()).collect();
-    secret_names.extend(spec.output.credentials.iter().map(|reference| reference.name.as_str()));
+    let mut secret_names: Vec<&str> = spec
+        .secrets
+        .iter()
+        .map(|secret| secret.secret_ref.name.as_str())
+        .collect();
+    secret_names.extend(
+        spec.output
+            .credentials
+            .iter()
+            .map(|reference| reference.name.as_str()),
+    );
     secret_names.sort_unstable();
     secret_names.dedup();
     let mut map_names: Vec<&str> = spec
         .args
         .iter()
         .filter_map(|arg| Some(arg.value_from.as_ref()?.config_map_key_ref.name.as_str()))
-        .chain(spec.source.iter().filter_map(|source| Some(source.config_map.as_ref()?.name.as_str())))
+        .chain(
+            spec.source
+                .iter()
+                .filter_map(|source| Some(source.config_map.as_ref()?.name.as_str())),
+        )
         .collect();
     map_names.sort_unstable();
     map_names.dedup();
@@ -69,8 +82,18 @@ pub async fn inputs(client: &Client, build: &ImageBuild) -> Result<Inputs, kube:
         try_join_all(map_names.iter().map(|name| maps.get_opt(name))),
     )
     .await?;
-    let secret = |name: &str| secret_names.iter().position(|known| *known == name).and_then(|at| found_secrets.get(at)?.as_ref());
-    let map = |name: &str| map_names.iter().position(|known| *known == name).and_then(|at| found_maps.get(at)?.as_ref());
+    let secret = |name: &str| {
+        secret_names
+            .iter()
+            .position(|known| *known == name)
+            .and_then(|at| found_secrets.get(at)?.as_ref())
+    };
+    let map = |name: &str| {
+        map_names
+            .iter()
+            .position(|known| *known == name)
+            .and_then(|at| found_maps.get(at)?.as_ref())
+    };
     let mut inputs = Inputs::default();
     inputs.missing = check(build, &namespace, secret, map, &mut inputs.args).err();
     Ok(inputs)
@@ -84,19 +107,35 @@ fn check<'a>(
     args: &mut Args,
 ) -> Result<(), Fault> {
     let spec = &build.spec;
-    let absent = |reason, message: String| Err(Fault { reason, message, transient: false });
+    let absent = |reason, message: String| {
+        Err(Fault {
+            reason,
+            message,
+            transient: false,
+        })
+    };
     for wanted in &spec.secrets {
         let reference = &wanted.secret_ref;
         let Some(found) = secret(&reference.name) else {
             return absent(
                 reasons::SECRET_NOT_FOUND,
-                format!("spec.secrets[{}]: there is no Secret {}/{}; create it and the build begins", wanted.id, namespace, reference.name),
+                format!(
+                    "spec.secrets[{}]: there is no Secret {}/{}; create it and the build begins",
+                    wanted.id, namespace, reference.name
+                ),
             );
         };
-        if !found.data.as_ref().is_some_and(|data| data.contains_key(&reference.key)) {
+        if !found
+            .data
+            .as_ref()
+            .is_some_and(|data| data.contains_key(&reference.key))
+        {
             return absent(
                 reasons::SECRET_NOT_FOUND,
-                format!("spec.secrets[{}]: Secret {}/{} has no key {}; add it and the build begins", wanted.id, namespace, reference.name, reference.key),
+                format!(
+                    "spec.secrets[{}]: Secret {}/{} has no key {}; add it and the build begins",
+                    wanted.id, namespace, reference.name, reference.key
+                ),
             );
         }
     }
@@ -104,10 +143,17 @@ fn check<'a>(
         let Some(found) = secret(&wanted.name) else {
             return absent(
                 reasons::SECRET_NOT_FOUND,
-                format!("spec.output.credentials: there is no Secret {}/{}; create it and the build begins", namespace, wanted.name),
+                format!(
+                    "spec.output.credentials: there is no Secret {}/{}; create it and the build begins",
+                    namespace, wanted.name
+                ),
             );
         };
-        if !found.data.as_ref().is_some_and(|data| data.contains_key(DOCKER_CONFIG)) {
+        if !found
+            .data
+            .as_ref()
+            .is_some_and(|data| data.contains_key(DOCKER_CONFIG))
+        {
             return absent(
                 reasons::CREDENTIALS_INVALID,
                 format!(
@@ -121,14 +167,20 @@ fn check<'a>(
         let Some(found) = map(&source.name) else {
             return absent(
                 reasons::CONFIG_MAP_NOT_FOUND,
-                format!("spec.source.configMap: there is no ConfigMap {}/{}; create it and the build begins", namespace, source.name),
+                format!(
+                    "spec.source.configMap: there is no ConfigMap {}/{}; create it and the build begins",
+                    namespace, source.name
+                ),
             );
         };
         for item in &source.items {
             if !has_key(found, &item.key) {
                 return absent(
                     reasons::CONFIG_MAP_NOT_FOUND,
-                    format!("spec.source.configMap.items: ConfigMap {}/{} has no key {}", namespace, source.name, item.key),
+                    format!(
+                        "spec.source.configMap.items: ConfigMap {}/{} has no key {}",
+                        namespace, source.name, item.key
+                    ),
                 );
             }
         }
@@ -138,11 +190,15 @@ fn check<'a>(
             (Some(value), _) => value.clone(),
             (None, Some(from)) => {
                 let reference = &from.config_map_key_ref;
-                let value = map(&reference.name).and_then(|map| map.data.as_ref()?.get(&reference.key).cloned());
+                let value =
+                    map(&reference.name).and_then(|map| map.data.as_ref()?.get(&reference.key).cloned());
                 let Some(value) = value else {
                     return absent(
                         reasons::CONFIG_MAP_NOT_FOUND,
-                        format!("spec.args[{}]: there is no ConfigMap {}/{} with the key {}; create it and the build begins", arg.name, namespace, reference.name, reference.key),
+                        format!(
+                            "spec.args[{}]: there is no ConfigMap {}/{} with the key {}; create it and the build begins",
+                            arg.name, namespace, reference.name, reference.key
+                        ),
                     );
                 };
                 value
@@ -156,14 +212,25 @@ fn check<'a>(
 
 fn has_key(map: &ConfigMap, key: &str) -> bool {
     map.data.as_ref().is_some_and(|data| data.contains_key(key))
-        || map.binary_data.as_ref().is_some_and(|data| data.contains_key(key))
+        || map
+            .binary_data
+            .as_ref()
+            .is_some_and(|data| data.contains_key(key))
 }
 
 /// The docker config documents of a build. A Secret that has gone is left out: the registry will say what is missing.
 pub async fn documents(client: &Client, build: &ImageBuild) -> Result<Documents, kube::Error> {
     let namespace = build.namespace().unwrap_or_default();
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &namespace);
-    let found = try_join_all(build.spec.output.credentials.iter().map(|reference| secrets.get_opt(&reference.name))).await?;
+    let found = try_join_all(
+        build
+            .spec
+            .output
+            .credentials
+            .iter()
+            .map(|reference| secrets.get_opt(&reference.name)),
+    )
+    .await?;
     Ok(build
         .spec
         .output
@@ -183,7 +250,9 @@ pub async fn api_is_there(client: &Client, namespace: Option<&str>) -> Result<()
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
     };
-    api.list_metadata(&ListParams::default().limit(1)).await.map(|_| ())
+    api.list_metadata(&ListParams::default().limit(1))
+        .await
+        .map(|_| ())
 }
 
 #[cfg(test)]

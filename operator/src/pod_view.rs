@@ -97,7 +97,11 @@ impl PodView {
             "plan" => Kind::Plan,
             _ => Kind::Stage(labels.get(names::LABEL_STAGE)?.clone()),
         };
-        let created = pod.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0);
+        let created = pod
+            .metadata
+            .creation_timestamp
+            .as_ref()
+            .map_or(Timestamp::UNIX_EPOCH, |time| time.0);
         Some(Self {
             name: pod.metadata.name.clone()?,
             generation: labels.get(names::LABEL_GENERATION)?.parse().ok()?,
@@ -122,7 +126,9 @@ fn container(pod: &Pod) -> Option<&ContainerStatus> {
 
 fn state(pod: &Pod, kind: &Kind, created: Timestamp) -> PodState {
     let status = pod.status.as_ref();
-    let phase = status.and_then(|status| status.phase.as_deref()).unwrap_or("Pending");
+    let phase = status
+        .and_then(|status| status.phase.as_deref())
+        .unwrap_or("Pending");
     let terminated = container(pod).and_then(|container| container.state.as_ref()?.terminated.as_ref());
     // The container's end is known before the pod's phase follows: the next stage need not wait for that.
     match (phase, terminated) {
@@ -147,7 +153,8 @@ fn wait(pod: &Pod) -> Wait {
     {
         return Wait::Unschedulable(condition.message.clone().unwrap_or_default());
     }
-    let Some(waiting) = container(pod).and_then(|container| container.state.as_ref()?.waiting.as_ref()) else {
+    let Some(waiting) = container(pod).and_then(|container| container.state.as_ref()?.waiting.as_ref())
+    else {
         return Wait::Starting;
     };
     let message = || {
@@ -158,7 +165,11 @@ fn wait(pod: &Pod) -> Wait {
         }
     };
     match waiting.reason.as_deref().unwrap_or_default() {
-        "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" | "ImageInspectError"
+        "ErrImagePull"
+        | "ImagePullBackOff"
+        | "InvalidImageName"
+        | "ErrImageNeverPull"
+        | "ImageInspectError"
         | "RegistryUnavailable" => Wait::ImagePull(message()),
         "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" | "CrashLoopBackOff" => {
             Wait::CannotStart(message())
@@ -171,10 +182,23 @@ fn ended(pod: &Pod, kind: &Kind, terminated: &ContainerStateTerminated, created:
     let at = terminated.finished_at.as_ref().map_or(created, |time| time.0);
     let text = terminated.message.as_deref().unwrap_or_default();
     match (serde_json::from_str::<TerminationMessage>(text), kind) {
-        (Ok(TerminationMessage::Planned { plan, warnings }), Kind::Plan) => PodState::Planned { plan, warnings },
-        (Ok(TerminationMessage::Finished { manifest, executed, cached, size: _ }), Kind::Stage(_)) => {
-            PodState::Finished { manifest, executed, cached, at }
+        (Ok(TerminationMessage::Planned { plan, warnings }), Kind::Plan) => {
+            PodState::Planned { plan, warnings }
         }
+        (
+            Ok(TerminationMessage::Finished {
+                manifest,
+                executed,
+                cached,
+                size: _,
+            }),
+            Kind::Stage(_),
+        ) => PodState::Finished {
+            manifest,
+            executed,
+            cached,
+            at,
+        },
         (Ok(TerminationMessage::Failed(failure)), _) => {
             // A pod that was told to stop may say that its network went away; why it was told comes first.
             if let Some(disruption) = disruption(pod) {
@@ -198,7 +222,12 @@ fn ended(pod: &Pod, kind: &Kind, terminated: &ContainerStateTerminated, created:
                 at,
             })
         }
-        (Ok(_), _) => failed(reasons::INTERNAL, "the pod answered what is not its work to answer".to_owned(), false, at),
+        (Ok(_), _) => failed(
+            reasons::INTERNAL,
+            "the pod answered what is not its work to answer".to_owned(),
+            false,
+            at,
+        ),
         (Err(_), _) => wordless(pod, terminated, at),
     }
 }
@@ -216,19 +245,28 @@ fn wordless(pod: &Pod, terminated: &ContainerStateTerminated, at: Timestamp) -> 
             true,
             at,
         ),
-        "ContainerStatusUnknown" => {
-            failed(reasons::POD_LOST, "the node does not know any more what became of the pod".to_owned(), true, at)
-        }
+        "ContainerStatusUnknown" => failed(
+            reasons::POD_LOST,
+            "the node does not know any more what became of the pod".to_owned(),
+            true,
+            at,
+        ),
         "StartError" | "ContainerCannotRun" => failed(
             reasons::POD_CANNOT_START,
-            format!("the node could not start the runner: {}", terminated.message.as_deref().unwrap_or_default()),
+            format!(
+                "the node could not start the runner: {}",
+                terminated.message.as_deref().unwrap_or_default()
+            ),
             false,
             at,
         ),
         // Killed from outside (128 + SIGKILL, SIGTERM) and nothing says why: the node's doing, not the build's.
-        _ if code == 137 || code == 143 => {
-            failed(reasons::POD_LOST, format!("the pod was killed (exit code {code})"), true, at)
-        }
+        _ if code == 137 || code == 143 => failed(
+            reasons::POD_LOST,
+            format!("the pod was killed (exit code {code})"),
+            true,
+            at,
+        ),
         _ => {
             let mut state = failed(
                 reasons::INTERNAL,
@@ -251,10 +289,21 @@ fn failed_without_container(pod: &Pod, created: Timestamp) -> PodState {
         return failed(reasons::POD_EVICTED, message, true, created);
     }
     let status = pod.status.as_ref();
-    let reason = status.and_then(|status| status.reason.as_deref()).unwrap_or("no reason given");
-    let message = status.and_then(|status| status.message.as_deref()).unwrap_or_default();
+    let reason = status
+        .and_then(|status| status.reason.as_deref())
+        .unwrap_or("no reason given");
+    let message = status
+        .and_then(|status| status.message.as_deref())
+        .unwrap_or_default();
     // Admission by the node (OutOfcpu, OutOfmemory, NodeAffinity, UnexpectedAdmissionError…): another node may take it.
-    failed(reasons::POD_LOST, format!("the node refused or lost the pod: {reason} {message}").trim_end().to_owned(), true, created)
+    failed(
+        reasons::POD_LOST,
+        format!("the node refused or lost the pod: {reason} {message}")
+            .trim_end()
+            .to_owned(),
+        true,
+        created,
+    )
 }
 
 /// Why somebody else ended the pod, if so.
@@ -271,10 +320,12 @@ fn disruption(pod: &Pod) -> Option<String> {
         return Some(format!("the pod was disrupted ({reason}): {message}"));
     }
     match status.reason.as_deref()? {
-        reason @ ("Evicted" | "Preempting" | "NodeShutdown" | "Terminated" | "NodeLost" | "Shutdown") => Some(format!(
-            "the pod was evicted ({reason}): {}",
-            status.message.as_deref().unwrap_or_default()
-        )),
+        reason @ ("Evicted" | "Preempting" | "NodeShutdown" | "Terminated" | "NodeLost" | "Shutdown") => {
+            Some(format!(
+                "the pod was evicted ({reason}): {}",
+                status.message.as_deref().unwrap_or_default()
+            ))
+        }
         _ => None,
     }
 }
@@ -300,7 +351,11 @@ pub const fn is_transient(reason: FailureReason) -> bool {
 
 fn failed(reason: &str, message: String, transient: bool, at: Timestamp) -> PodState {
     PodState::Failed(Failed {
-        failure: FailureStatus { reason: reason.to_owned(), message, ..FailureStatus::default() },
+        failure: FailureStatus {
+            reason: reason.to_owned(),
+            message,
+            ..FailureStatus::default()
+        },
         transient,
         at,
     })

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::{
     api::core::v1::{
         AppArmorProfile, Capabilities, ConfigMapVolumeSource, Container, EmptyDirVolumeSource, KeyToPath,
-        LocalObjectReference, Pod, PodSecurityContext, PodSpec, ProjectedVolumeSource, SeccompProfile, SecretProjection,
-        SecretVolumeSource, SecurityContext, Volume, VolumeMount, VolumeProjection,
+        LocalObjectReference, Pod, PodSecurityContext, PodSpec, ProjectedVolumeSource, SeccompProfile,
+        SecretProjection, SecretVolumeSource, SecurityContext, Volume, VolumeMount, VolumeProjection,
     },
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
 };
@@ -76,11 +76,21 @@ impl Maker<'_> {
     pub fn plan_pod(&self, attempt: u32) -> Pod {
         let name = naming::plan_pod(self.name(), self.generation, attempt);
         let mut volumes = Volumes::default();
-        if let Some(source) = self.build.spec.source.as_ref().and_then(|source| source.config_map.as_ref()) {
+        if let Some(source) = self
+            .build
+            .spec
+            .source
+            .as_ref()
+            .and_then(|source| source.config_map.as_ref())
+        {
             let items = source
                 .items
                 .iter()
-                .map(|item| KeyToPath { key: item.key.clone(), path: item.path.clone(), mode: None })
+                .map(|item| KeyToPath {
+                    key: item.key.clone(),
+                    path: item.path.clone(),
+                    mode: None,
+                })
                 .collect::<Vec<_>>();
             volumes.mount(
                 "source",
@@ -145,7 +155,9 @@ impl Maker<'_> {
             (names::LABEL_STAGE, stage.id.clone()),
             (names::LABEL_PLATFORM, platform.replace('/', "-")),
         ];
-        let args = ["stage", "--plan", plan.as_str(), "--stage", &stage.id].map(ToOwned::to_owned).to_vec();
+        let args = ["stage", "--plan", plan.as_str(), "--stage", &stage.id]
+            .map(ToOwned::to_owned)
+            .to_vec();
         self.pod(name, attempt, &stage.platform, labels, args, volumes)
     }
 
@@ -200,9 +212,19 @@ impl Maker<'_> {
         node_selector.insert("kubernetes.io/arch".to_owned(), platform.architecture.clone());
         let mut pull_secrets = runner.image_pull_secrets.clone();
         pull_secrets.extend(
-            asked.image_pull_secrets.iter().map(|secret| LocalObjectReference { name: secret.name.clone() }),
+            asked
+                .image_pull_secrets
+                .iter()
+                .map(|secret| LocalObjectReference {
+                    name: secret.name.clone(),
+                }),
         );
-        let tolerations: Vec<_> = runner.tolerations.iter().chain(&asked.tolerations).cloned().collect();
+        let tolerations: Vec<_> = runner
+            .tolerations
+            .iter()
+            .chain(&asked.tolerations)
+            .cloned()
+            .collect();
         Pod {
             metadata,
             spec: Some(PodSpec {
@@ -211,7 +233,12 @@ impl Maker<'_> {
                     image: Some(runner.image.clone()),
                     image_pull_policy: Some(runner.image_pull_policy.clone()),
                     args: Some(args),
-                    resources: Some(asked.resources.clone().unwrap_or_else(|| runner.resources.clone())),
+                    resources: Some(
+                        asked
+                            .resources
+                            .clone()
+                            .unwrap_or_else(|| runner.resources.clone()),
+                    ),
                     security_context: Some(container_security()),
                     // A runner that dies without a message leaves its last lines.
                     termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
@@ -303,7 +330,10 @@ fn container_security() -> SecurityContext {
             add: Some(CAPABILITIES.map(ToOwned::to_owned).to_vec()),
         }),
         // The default AppArmor profile refuses mounts, also inside a user namespace. Means nothing on nodes without it.
-        app_armor_profile: Some(AppArmorProfile { type_: "Unconfined".to_owned(), localhost_profile: None }),
+        app_armor_profile: Some(AppArmorProfile {
+            type_: "Unconfined".to_owned(),
+            localhost_profile: None,
+        }),
         ..SecurityContext::default()
     }
 }
@@ -317,7 +347,10 @@ struct Volumes {
 impl Volumes {
     /// Everything is read-only but what [`Self::empty`] makes.
     fn mount(&mut self, name: &str, path: &str, volume: Volume) {
-        self.volumes.push(Volume { name: name.to_owned(), ..volume });
+        self.volumes.push(Volume {
+            name: name.to_owned(),
+            ..volume
+        });
         self.mounts.push(VolumeMount {
             name: name.to_owned(),
             mount_path: path.to_owned(),
@@ -329,7 +362,10 @@ impl Volumes {
     fn empty(&mut self, name: &str, path: &str, size_limit: Option<Quantity>) {
         self.volumes.push(Volume {
             name: name.to_owned(),
-            empty_dir: Some(EmptyDirVolumeSource { size_limit, medium: None }),
+            empty_dir: Some(EmptyDirVolumeSource {
+                size_limit,
+                medium: None,
+            }),
             ..Volume::default()
         });
         self.mounts.push(VolumeMount {

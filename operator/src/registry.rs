@@ -36,10 +36,19 @@ pub trait Registry: Send + Sync {
     fn manifest<'a>(&'a self, name: &'a Reference) -> BoxFuture<'a, Result<Manifest, Fault>>;
 
     /// Writes a manifest under the tag of `name`.
-    fn put_manifest<'a>(&'a self, name: &'a Reference, manifest: &'a Manifest) -> BoxFuture<'a, Result<(), Fault>>;
+    fn put_manifest<'a>(
+        &'a self,
+        name: &'a Reference,
+        manifest: &'a Manifest,
+    ) -> BoxFuture<'a, Result<(), Fault>>;
 
     /// A blob of the repository of `name`, of `limit` bytes at the most.
-    fn blob<'a>(&'a self, name: &'a Reference, digest: &'a Digest, limit: u64) -> BoxFuture<'a, Result<Vec<u8>, Fault>>;
+    fn blob<'a>(
+        &'a self,
+        name: &'a Reference,
+        digest: &'a Digest,
+        limit: u64,
+    ) -> BoxFuture<'a, Result<Vec<u8>, Fault>>;
 }
 
 /// Makes a [`Registry`] from credentials.

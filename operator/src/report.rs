@@ -52,7 +52,9 @@ impl Reporter<'_> {
             "status": status,
         });
         let params = PatchParams::apply(names::FIELD_MANAGER).force();
-        let written = api.patch_status(&build.name_any(), &params, &Patch::Apply(&patch)).await?;
+        let written = api
+            .patch_status(&build.name_any(), &params, &Patch::Apply(&patch))
+            .await?;
         self.metrics.wrote(&uid, build.status.as_ref(), status);
         self.memory.wrote(&uid, written.clone());
         Ok(Some(written))
@@ -93,7 +95,11 @@ fn event(regarding: &ObjectReference, turn: Turn) -> Event {
     let mut note = turn.note;
     note.truncate(note.floor_char_boundary(NOTE_LIMIT));
     Event {
-        type_: if turn.warning { EventType::Warning } else { EventType::Normal },
+        type_: if turn.warning {
+            EventType::Warning
+        } else {
+            EventType::Normal
+        },
         action: turn.reason.clone(),
         reason: turn.reason,
         note: Some(note),

@@ -19,8 +19,7 @@ use crate::{
     http::{self, Health},
     leader,
     metrics::Metrics,
-    observe,
-    registry,
+    observe, registry,
 };
 
 /// Between two looks whether the CRD is there.
@@ -28,8 +27,11 @@ const LOOK_FOR_CRD: Duration = Duration::from_secs(2);
 
 /// Sets up the log.
 pub fn log(options: &Options) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&options.log).with_context(|| format!("failed to understand --log {:?}", options.log))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
+    let filter = EnvFilter::try_new(&options.log)
+        .with_context(|| format!("failed to understand --log {:?}", options.log))?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false);
     match options.log_format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().flatten_event(true).init(),
@@ -49,16 +51,28 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let server = tokio::spawn(server);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), listen = %options.listen, runner = config.runner.image, "starting");
 
-    let client = Client::try_default().await.context("failed to find the cluster: run in a pod or set KUBECONFIG")?;
+    let client = Client::try_default()
+        .await
+        .context("failed to find the cluster: run in a pod or set KUBECONFIG")?;
     wait_for_api(&client, options.namespace.as_deref(), &health, stopped.clone()).await;
-    let identity = options.identity.clone().unwrap_or_else(|| format!("pid-{}", std::process::id()));
+    let identity = options
+        .identity
+        .clone()
+        .unwrap_or_else(|| format!("pid-{}", std::process::id()));
     if !*stopped.borrow() {
-        let manager =
-            leader::manager(client.clone(), options.lease_namespace.as_deref(), &options.lease_name, &identity)
-                .await
-                .context("failed to reach the lease; check the Role in the operator's namespace")?;
+        let manager = leader::manager(
+            client.clone(),
+            options.lease_namespace.as_deref(),
+            &options.lease_name,
+            &identity,
+        )
+        .await
+        .context("failed to reach the lease; check the Role in the operator's namespace")?;
         health.set_ready();
-        let reporter = Reporter { controller: "slipway-operator".to_owned(), instance: Some(identity) };
+        let reporter = Reporter {
+            controller: "slipway-operator".to_owned(),
+            instance: Some(identity),
+        };
         let recorder = Recorder::new(client.clone(), reporter);
         let connect: Arc<dyn registry::Connect> = Arc::new(registry::Client::new(config.registries.clone()));
         leader::lead(manager, stopped, Arc::clone(&metrics), |stopped| {
@@ -74,13 +88,22 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         })
         .await;
     }
-    server.await.context("the endpoints ended early")?.with_context(|| format!("failed to listen on {}", options.listen))
+    server
+        .await
+        .context("the endpoints ended early")?
+        .with_context(|| format!("failed to listen on {}", options.listen))
 }
 
 /// Waits for the CRD and the right to read it, and tells that in `/readyz` and the log instead of exiting.
-async fn wait_for_api(client: &Client, namespace: Option<&str>, health: &Health, mut stopped: watch::Receiver<bool>) {
+async fn wait_for_api(
+    client: &Client,
+    namespace: Option<&str>,
+    health: &Health,
+    mut stopped: watch::Receiver<bool>,
+) {
     while let Err(error) = observe::api_is_there(client, namespace).await {
-        let why = format!("cannot list ImageBuilds: {error}; are CRD and ClusterRole of the chart installed?");
+        let why =
+            format!("cannot list ImageBuilds: {error}; are CRD and ClusterRole of the chart installed?");
         tracing::warn!("{why}");
         health.set_waiting(why);
         tokio::select! {
@@ -96,7 +119,9 @@ async fn when_true(mut flag: watch::Receiver<bool>) {
 }
 
 async fn until_signal(stop: watch::Sender<bool>) {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         tracing::error!("failed to listen to signals");
         return std::future::pending().await;
     };

@@ -31,9 +31,13 @@ pub struct Invalid(String);
 pub fn validate(spec: &ImageBuildSpec) -> Result<Valid, Invalid> {
     let mut platforms: Vec<Platform> = Vec::with_capacity(spec.platforms.len());
     for text in &spec.platforms {
-        let platform = text.parse::<Platform>().map_err(|error| Invalid(format!("spec.platforms: {error}")))?;
+        let platform = text
+            .parse::<Platform>()
+            .map_err(|error| Invalid(format!("spec.platforms: {error}")))?;
         if platforms.contains(&platform) {
-            return Err(Invalid(format!("spec.platforms: {text} is {platform}, which is there already; remove one")));
+            return Err(Invalid(format!(
+                "spec.platforms: {text} is {platform}, which is there already; remove one"
+            )));
         }
         platforms.push(platform);
     }
@@ -42,10 +46,14 @@ pub fn validate(spec: &ImageBuildSpec) -> Result<Valid, Invalid> {
         .images
         .iter()
         .map(|text| {
-            let image = text.parse::<Reference>().map_err(|error| Invalid(format!("spec.output.images: {error}")))?;
+            let image = text
+                .parse::<Reference>()
+                .map_err(|error| Invalid(format!("spec.output.images: {error}")))?;
             match (image.tag(), image.digest()) {
                 (Some(_), None) => Ok(image),
-                _ => Err(Invalid(format!("spec.output.images: {text} must have a tag and no digest"))),
+                _ => Err(Invalid(format!(
+                    "spec.output.images: {text} must have a tag and no digest"
+                ))),
             }
         })
         .collect::<Result<Vec<_>, _>>()?;
@@ -54,14 +62,20 @@ pub fn validate(spec: &ImageBuildSpec) -> Result<Valid, Invalid> {
         (None, Some(image)) => image.without_tag_and_digest(),
         (None, None) => return Err(Invalid("spec.output.images: name at least one image".to_owned())),
     };
-    let cache_repository =
-        cache.parse().map_err(|error| Invalid(format!("spec.cache.repository: {cache}: {error}")))?;
+    let cache_repository = cache
+        .parse()
+        .map_err(|error| Invalid(format!("spec.cache.repository: {cache}: {error}")))?;
     let timeout = spec
         .timeout
         .parse::<kube::core::Duration>()
         .map(Duration::from)
         .map_err(|error| Invalid(format!("spec.timeout: {error}; write 90s, 30m or 1h30m")))?;
-    Ok(Valid { platforms, images, cache_repository, timeout })
+    Ok(Valid {
+        platforms,
+        images,
+        cache_repository,
+        timeout,
+    })
 }
 
 /// A digest of the part of the spec that the image depends on. A change of the rest does not build a finished image
@@ -84,8 +98,9 @@ pub fn inputs(spec: &ImageBuildSpec) -> String {
         ttl_seconds_after_finished: _,
         suspend: _,
     } = spec;
-    let inputs =
-        serde_json::json!([source, dockerfile, target, platforms, args, labels, secrets, cache, output]);
+    let inputs = serde_json::json!([
+        source, dockerfile, target, platforms, args, labels, secrets, cache, output
+    ]);
     let hash = hex::encode(Sha256::digest(inputs.to_string()));
     hash.get(..16).unwrap_or_default().to_owned()
 }
@@ -97,23 +112,34 @@ mod tests {
 
     fn spec(change: serde_json::Value) -> ImageBuildSpec {
         let mut spec = json!({"output": {"images": ["r.example.com:5000/team/app:1.4"]}});
-        spec.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        spec.as_object_mut()
+            .unwrap()
+            .extend(change.as_object().unwrap().clone());
         serde_json::from_value(spec).unwrap()
     }
 
     #[test]
     fn results_are_kept_beside_the_first_image_unless_told_otherwise() {
         let valid = validate(&spec(json!({}))).unwrap();
-        assert_eq!(valid.cache_repository.without_tag_and_digest(), "r.example.com:5000/team/app");
+        assert_eq!(
+            valid.cache_repository.without_tag_and_digest(),
+            "r.example.com:5000/team/app"
+        );
         assert_eq!(valid.timeout, Duration::from_secs(3600));
         let valid = validate(&spec(json!({"cache": {"repository": "r.example.com/cache"}}))).unwrap();
-        assert_eq!(valid.cache_repository.without_tag_and_digest(), "r.example.com/cache");
+        assert_eq!(
+            valid.cache_repository.without_tag_and_digest(),
+            "r.example.com/cache"
+        );
     }
 
     #[test]
     fn what_the_schema_cannot_see_is_refused_with_the_field() {
         for (change, part) in [
-            (json!({"platforms": ["linux/arm64", "linux/arm64/v8"]}), "spec.platforms: linux/arm64/v8 is linux/arm64"),
+            (
+                json!({"platforms": ["linux/arm64", "linux/arm64/v8"]}),
+                "spec.platforms: linux/arm64/v8 is linux/arm64",
+            ),
             (json!({"platforms": ["a/b/c/d"]}), "spec.platforms"),
             (json!({"output": {"images": ["UPPER"]}}), "spec.output.images"),
             (json!({"output": {"images": []}}), "spec.output.images"),

@@ -50,7 +50,10 @@ pub(crate) async fn put_plan(repository: &Repository, stored: &StoredPlan) -> Re
     let tag = format!("slipway-plan-{}", short(Digest::of(&plan).hex()));
     let artifact = NewArtifact {
         artifact_type: PLAN_ARTIFACT_TYPE.into(),
-        layers: vec![NewLayer::bytes(PLAN_TYPE, plan), NewLayer::bytes(SCHEDULE_TYPE, encode(&stored.schedule)?)],
+        layers: vec![
+            NewLayer::bytes(PLAN_TYPE, plan),
+            NewLayer::bytes(SCHEDULE_TYPE, encode(&stored.schedule)?),
+        ],
         ..NewArtifact::default()
     };
     Ok(repository.put_artifact(tag, artifact).await?)
@@ -59,7 +62,9 @@ pub(crate) async fn put_plan(repository: &Repository, stored: &StoredPlan) -> Re
 /// Reads a plan.
 pub(crate) async fn get_plan(repository: &Repository, digest: &Digest) -> Result<StoredPlan> {
     let artifact = repository.get_artifact(digest).await?;
-    let layer = artifact.layer(PLAN_TYPE).ok_or_else(|| internal(format!("{digest} is not a plan")))?;
+    let layer = artifact
+        .layer(PLAN_TYPE)
+        .ok_or_else(|| internal(format!("{digest} is not a plan")))?;
     let bytes = repository.read_blob(&layer.digest, PLAN_LIMIT).await?;
     let stored: StoredPlan = decode(&bytes, "the plan")?;
     if stored.plan.version != slipway_plan::PLAN_VERSION {
@@ -73,24 +78,41 @@ pub(crate) async fn get_plan(repository: &Repository, digest: &Digest) -> Result
 }
 
 /// Publishes a context and returns the digest of its manifest.
-pub(crate) async fn put_context(repository: &Repository, index: &ContextIndex, packs: Vec<Pack>) -> Result<Digest> {
+pub(crate) async fn put_context(
+    repository: &Repository,
+    index: &ContextIndex,
+    packs: Vec<Pack>,
+) -> Result<Digest> {
     let index = encode(index)?;
     let tag = format!("slipway-context-{}", short(Digest::of(&index).hex()));
     let mut layers = vec![NewLayer::bytes(INDEX_TYPE, index)];
     layers.extend(
-        packs
-            .into_iter()
-            .map(|pack| NewLayer::from_source(PACK_TYPE, pack.digest, pack.size, BlobSource::File(pack.file))),
+        packs.into_iter().map(|pack| {
+            NewLayer::from_source(PACK_TYPE, pack.digest, pack.size, BlobSource::File(pack.file))
+        }),
     );
-    let artifact = NewArtifact { artifact_type: ARTIFACT_TYPE.into(), layers, ..NewArtifact::default() };
+    let artifact = NewArtifact {
+        artifact_type: ARTIFACT_TYPE.into(),
+        layers,
+        ..NewArtifact::default()
+    };
     Ok(repository.put_artifact(tag, artifact).await?)
 }
 
 /// Opens a published context; packs are fetched into `dir` when they are needed.
-pub(crate) async fn open_context(repository: &Repository, digest: &Digest, dir: PathBuf) -> Result<RemoteContext> {
+pub(crate) async fn open_context(
+    repository: &Repository,
+    digest: &Digest,
+    dir: PathBuf,
+) -> Result<RemoteContext> {
     let artifact = repository.get_artifact(digest).await?;
-    let layer = artifact.layer(INDEX_TYPE).ok_or_else(|| internal(format!("{digest} is not a context")))?;
-    let index = decode(&repository.read_blob(&layer.digest, INDEX_LIMIT).await?, "the context's index")?;
+    let layer = artifact
+        .layer(INDEX_TYPE)
+        .ok_or_else(|| internal(format!("{digest} is not a context")))?;
+    let index = decode(
+        &repository.read_blob(&layer.digest, INDEX_LIMIT).await?,
+        "the context's index",
+    )?;
     let packs = artifact
         .layers
         .iter()
@@ -99,9 +121,13 @@ pub(crate) async fn open_context(repository: &Repository, digest: &Digest, dir: 
         .collect();
     let (repository, runtime) = (repository.clone(), tokio::runtime::Handle::current());
     let fetch = move |digest: &Digest, size: u64| {
-        let reader =
-            runtime.block_on(repository.open_blob(digest, Some(size))).map_err(std::io::Error::other)?;
-        Ok(Box::new(SyncIoBridge::new_with_handle(Box::pin(reader), runtime.clone())) as Box<dyn std::io::Read + Send>)
+        let reader = runtime
+            .block_on(repository.open_blob(digest, Some(size)))
+            .map_err(std::io::Error::other)?;
+        Ok(
+            Box::new(SyncIoBridge::new_with_handle(Box::pin(reader), runtime.clone()))
+                as Box<dyn std::io::Read + Send>,
+        )
     };
     RemoteContext::new(index, packs, dir, Box::new(fetch))
         .map_err(|error| BuildError::io("prepare the build context", error))
@@ -112,5 +138,6 @@ fn encode(value: &impl Serialize) -> Result<Vec<u8>> {
 }
 
 fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T> {
-    serde_json::from_slice(bytes).map_err(|error| internal(format!("{what} is not of this runner's form: {error}")))
+    serde_json::from_slice(bytes)
+        .map_err(|error| internal(format!("{what} is not of this runner's form: {error}")))
 }

@@ -44,8 +44,12 @@ pub(crate) struct PodInputs {
 impl PodInputs {
     /// The manifest of another stage's result; waits until it is there. The operator stops this pod if that stage fails.
     async fn wait(&self, stage: StageIndex) -> Result<Manifest> {
-        let scheduled =
-            self.stored.schedule.stages.get(stage).ok_or_else(|| internal(format!("the plan has no stage {stage}")))?;
+        let scheduled = self
+            .stored
+            .schedule
+            .stages
+            .get(stage)
+            .ok_or_else(|| internal(format!("the plan has no stage {stage}")))?;
         if let Some(digest) = &scheduled.cached {
             return Ok(self.repository.get_manifest(digest).await?);
         }
@@ -61,7 +65,8 @@ impl PodInputs {
                 }
                 Err(error) if error.class() == Class::NotFound => {
                     waiting.get_or_insert_with(|| {
-                        self.progress.start(format!("[internal] wait for stage {}", scheduled.name))
+                        self.progress
+                            .start(format!("[internal] wait for stage {}", scheduled.name))
                     });
                     tokio::time::sleep(POLL).await;
                 }
@@ -74,21 +79,27 @@ impl PodInputs {
     async fn root(&self, manifest: &Manifest) -> Result<Root> {
         let document: ImageManifest = parse(&manifest.bytes, &manifest.digest)?;
         let config_digest = digest_of(document.config())?;
-        let config: ImageConfig =
-            parse(&self.repository.read_blob(&config_digest, CONFIG_LIMIT).await?, &config_digest)?;
+        let config: ImageConfig = parse(
+            &self.repository.read_blob(&config_digest, CONFIG_LIMIT).await?,
+            &config_digest,
+        )?;
         if config.rootfs.diff_ids.len() != document.layers().len() {
             return Err(broken(&manifest.digest, "its config does not list its layers"));
         }
         let blobs = Arc::new(RegistryBlobs(self.repository.clone()));
-        let layers = document.layers().iter().zip(&config.rootfs.diff_ids).map(|(layer, diff_id)| {
-            let desc = LayerDesc {
-                diff_id: diff_id.clone(),
-                digest: digest_of(layer)?,
-                size: layer.size(),
-                media_type: layer.media_type().to_string(),
-            };
-            Ok(Layer::remote(desc, blobs.clone()))
-        });
+        let layers = document
+            .layers()
+            .iter()
+            .zip(&config.rootfs.diff_ids)
+            .map(|(layer, diff_id)| {
+                let desc = LayerDesc {
+                    diff_id: diff_id.clone(),
+                    digest: digest_of(layer)?,
+                    size: layer.size(),
+                    media_type: layer.media_type().to_string(),
+                };
+                Ok(Layer::remote(desc, blobs.clone()))
+            });
         Ok(Root::of_layers(layers.collect::<Result<_>>()?))
     }
 }
@@ -119,7 +130,8 @@ impl Inputs for PodInputs {
                     .context
                     .as_ref()
                     .ok_or_else(|| internal("a step reads the context, but the plan published none"))?;
-                let context = artifacts::open_context(&self.repository, digest, self.context_dir.clone()).await?;
+                let context =
+                    artifacts::open_context(&self.repository, digest, self.context_dir.clone()).await?;
                 Ok::<_, BuildError>(Arc::new(context) as Arc<dyn Context>)
             };
             self.context.get_or_try_init(open).await.cloned()
@@ -154,9 +166,13 @@ fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8], digest: &Digest) -> Resul
 
 fn digest_of(descriptor: &slipway_oci::Descriptor) -> Result<Digest> {
     let text = descriptor.digest().to_string();
-    text.parse().map_err(|_| internal(format!("the digest {text:?} of a stage's result is not a digest")))
+    text.parse()
+        .map_err(|_| internal(format!("the digest {text:?} of a stage's result is not a digest")))
 }
 
 fn broken(digest: &Digest, why: &str) -> BuildError {
-    BuildError::new(FailureReason::RegistryError, format!("the stage result {digest} is damaged: {why}"))
+    BuildError::new(
+        FailureReason::RegistryError,
+        format!("the stage result {digest} is damaged: {why}"),
+    )
 }

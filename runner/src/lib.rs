@@ -48,7 +48,10 @@ enum Command {
 
 /// Runs the command and leaves the termination message.
 pub fn run(arguments: &Arguments) -> ExitCode {
-    if rustls::crypto::ring::default_provider().install_default().is_err() {
+    if rustls::crypto::ring::default_provider()
+        .install_default()
+        .is_err()
+    {
         eprintln!("a TLS provider was there already");
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -61,9 +64,9 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     let outcome = match &arguments.command {
         Command::Probe => return probe(),
         Command::Plan => runtime.block_on(stoppable(plan::run)),
-        Command::Stage { plan, stage } => {
-            runtime.block_on(stoppable(|cancel| stage::run(plan.clone(), stage.clone(), cancel)))
-        }
+        Command::Stage { plan, stage } => runtime.block_on(stoppable(|cancel| {
+            stage::run(plan.clone(), stage.clone(), cancel)
+        })),
     };
     // What still runs (an upload of a failed build) is not waited for.
     runtime.shutdown_background();
@@ -100,11 +103,19 @@ where
 }
 
 fn probe() -> ExitCode {
-    let dir = if Path::new(STORE_DIR).is_dir() { Path::new(STORE_DIR).to_owned() } else { std::env::temp_dir() };
+    let dir = if Path::new(STORE_DIR).is_dir() {
+        Path::new(STORE_DIR).to_owned()
+    } else {
+        std::env::temp_dir()
+    };
     match slipway_sandbox::probe(&dir) {
         Ok(probe) => {
             println!("{}", serde_json::to_string_pretty(&probe).unwrap_or_default());
-            if probe.can_build() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            if probe.can_build() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
         }
         Err(error) => {
             eprintln!("error: {error}");

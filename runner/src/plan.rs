@@ -36,8 +36,8 @@ pub(crate) async fn run(_cancel: CancellationToken) -> Result<TerminationMessage
     let tree = open_source(&pod)?;
     let (name, text) = dockerfile(&pod, &tree)?;
     let vertex = pod.progress.start(format!("[internal] plan {name}"));
-    let parsed = slipway_dockerfile::parse(&name, &text)
-        .map_err(|errors| BuildError::dockerfile(errors, &text))?;
+    let parsed =
+        slipway_dockerfile::parse(&name, &text).map_err(|errors| BuildError::dockerfile(errors, &text))?;
     let ignore = slipway_engine::context::ignore_file(&tree, &name)?;
     let mut request = PlanRequest::new(parsed, Platform::host());
     request.target.clone_from(&pod.request.target);
@@ -49,7 +49,8 @@ pub(crate) async fn run(_cancel: CancellationToken) -> Result<TerminationMessage
     let images = Images::new(pod.registries.clone());
     let plan = plan(&request, &images).await?;
     for warning in &plan.warnings {
-        pod.progress.warn(&format!("{:?}", warning.rule), &warning.detail, warning.line);
+        pod.progress
+            .warn(&format!("{:?}", warning.rule), &warning.detail, warning.line);
     }
     vertex.done();
 
@@ -87,14 +88,18 @@ fn dockerfile(pod: &Pod, tree: &DirContext) -> Result<(String, String)> {
             return Ok(None);
         }
         let mut bytes = Vec::new();
-        tree.open(&resolved)?.take(DOCKERFILE_LIMIT + 1).read_to_end(&mut bytes)?;
+        tree.open(&resolved)?
+            .take(DOCKERFILE_LIMIT + 1)
+            .read_to_end(&mut bytes)?;
         Ok(Some(bytes))
     };
-    let bytes = read().map_err(|error| BuildError::io(format!("read {path}"), error))?.ok_or_else(|| {
-        BuildError::not_found(format!(
-            "the Dockerfile {path:?} is not in the source; set spec.dockerfile.path to where it is"
-        ))
-    })?;
+    let bytes = read()
+        .map_err(|error| BuildError::io(format!("read {path}"), error))?
+        .ok_or_else(|| {
+            BuildError::not_found(format!(
+                "the Dockerfile {path:?} is not in the source; set spec.dockerfile.path to where it is"
+            ))
+        })?;
     if bytes.len() as u64 > DOCKERFILE_LIMIT {
         return Err(BuildError::new(
             FailureReason::DockerfileInvalid,
@@ -102,7 +107,10 @@ fn dockerfile(pod: &Pod, tree: &DirContext) -> Result<(String, String)> {
         ));
     }
     let text = String::from_utf8(bytes).map_err(|error| {
-        BuildError::new(FailureReason::DockerfileInvalid, format!("{path} is not UTF-8: {error}"))
+        BuildError::new(
+            FailureReason::DockerfileInvalid,
+            format!("{path} is not UTF-8: {error}"),
+        )
     })?;
     Ok((path.clone(), text))
 }
@@ -126,7 +134,10 @@ async fn plan(request: &PlanRequest, images: &Images) -> Result<BuildPlan> {
             }
         }
     }
-    Err(BuildError::new(FailureReason::DockerfileInvalid, "the ONBUILD triggers of the base images never end"))
+    Err(BuildError::new(
+        FailureReason::DockerfileInvalid,
+        "the ONBUILD triggers of the base images never end",
+    ))
 }
 
 /// Digests of all that the plan reads of the context. A file that is missing fails here, with its instruction.
@@ -170,10 +181,17 @@ async fn schedule(pod: &Pod, plan: &BuildPlan, keys: &Keys) -> Result<Schedule> 
     for result in &plan.results {
         let stage = &mut schedule.stages[result.stage];
         let config = serde_json::to_string(&result.config).map_err(|error| internal(error.to_string()))?;
-        stage.key = Digest::of(format!("result\n{}\n{config}\n{:?}", stage.key, plan.epoch).as_bytes()).hex().into();
+        stage.key = Digest::of(format!("result\n{}\n{config}\n{:?}", stage.key, plan.epoch).as_bytes())
+            .hex()
+            .into();
     }
     let shared = plan.results.len()
-        != plan.results.iter().map(|result| result.stage).collect::<BTreeSet<_>>().len();
+        != plan
+            .results
+            .iter()
+            .map(|result| result.stage)
+            .collect::<BTreeSet<_>>()
+            .len();
     if shared {
         return Err(BuildError::new(
             FailureReason::DockerfileInvalid,
@@ -182,15 +200,26 @@ async fn schedule(pod: &Pod, plan: &BuildPlan, keys: &Keys) -> Result<Schedule> 
         ));
     }
     let cache = pod.cache();
-    let probes = schedule.stages.iter().zip(&plan.stages).zip(&keys.stages).map(|((scheduled, stage), keys)| {
-        let (cache, tag) = (&cache, stage_tag(&scheduled.key));
-        async move {
-            if stage.no_cache || !keys.certain {
-                return Ok(None);
-            }
-            Ok::<_, BuildError>(cache.head_manifest(tag.as_str()).await?.and_then(|found| found.digest))
-        }
-    });
+    let probes =
+        schedule
+            .stages
+            .iter()
+            .zip(&plan.stages)
+            .zip(&keys.stages)
+            .map(|((scheduled, stage), keys)| {
+                let (cache, tag) = (&cache, stage_tag(&scheduled.key));
+                async move {
+                    if stage.no_cache || !keys.certain {
+                        return Ok(None);
+                    }
+                    Ok::<_, BuildError>(
+                        cache
+                            .head_manifest(tag.as_str())
+                            .await?
+                            .and_then(|found| found.digest),
+                    )
+                }
+            });
     let found = try_join_all(probes).await?;
     for (stage, cached) in schedule.stages.iter_mut().zip(found) {
         stage.cached = cached;
@@ -216,7 +245,12 @@ async fn publish(
         paths => Some(publish_context(pod, context, &paths).await?),
     };
     let warnings = u32::try_from(plan.warnings.len()).unwrap_or(u32::MAX);
-    let stored = StoredPlan { plan, keys, schedule, context };
+    let stored = StoredPlan {
+        plan,
+        keys,
+        schedule,
+        context,
+    };
     let digest = artifacts::put_plan(&cache, &stored).await?;
     // Results that need no pod are brought to the image's repositories here.
     for manifest in outcome.into_iter().flatten() {
@@ -225,11 +259,17 @@ async fn publish(
         }
     }
     vertex.done();
-    Ok(TerminationMessage::Planned { plan: digest, warnings })
+    Ok(TerminationMessage::Planned {
+        plan: digest,
+        warnings,
+    })
 }
 
 fn reads_context(plan: &BuildPlan) -> bool {
-    plan.stages.iter().flat_map(StagePlan::inputs).any(|input| input.source == Source::Context)
+    plan.stages
+        .iter()
+        .flat_map(StagePlan::inputs)
+        .any(|input| input.source == Source::Context)
 }
 
 /// The paths of the context that a stage which is not cached can read.

@@ -6,7 +6,7 @@ use slipway_engine::{
 };
 use slipway_oci::Reference;
 use slipway_plan::protocol::{
-    CREDENTIALS_DIR, FailureReason, REQUEST_DIR, REQUEST_FILE, Request, RegistryHost, STORE_DIR,
+    CREDENTIALS_DIR, FailureReason, REQUEST_DIR, REQUEST_FILE, RegistryHost, Request, STORE_DIR,
 };
 use slipway_registry::{Config, Credentials, HostConfig, Mirror, Registries, Repository};
 use std::{
@@ -27,11 +27,18 @@ impl Pod {
     /// Reads the request and the credentials, opens the store.
     pub(crate) fn open() -> Result<Self> {
         let path = Path::new(REQUEST_DIR).join(REQUEST_FILE);
-        let text = fs::read(&path).map_err(|error| BuildError::io(format!("read {}", path.display()), error))?;
+        let text =
+            fs::read(&path).map_err(|error| BuildError::io(format!("read {}", path.display()), error))?;
         let request: Request = serde_json::from_slice(&text).map_err(|error| {
-            internal(format!("{} is not of this runner's form (operator and runner differ in version?): {error}", path.display()))
+            internal(format!(
+                "{} is not of this runner's form (operator and runner differ in version?): {error}",
+                path.display()
+            ))
         })?;
-        let registries = Registries::new(config(&request.registries, credentials(Path::new(CREDENTIALS_DIR))?))?;
+        let registries = Registries::new(config(
+            &request.registries,
+            credentials(Path::new(CREDENTIALS_DIR))?,
+        ))?;
         Ok(Self {
             request,
             registries,
@@ -57,7 +64,10 @@ impl Pod {
                 outputs.push(output);
             }
         }
-        outputs.into_iter().map(|output| self.registries.repository(output)).collect()
+        outputs
+            .into_iter()
+            .map(|output| self.registries.repository(output))
+            .collect()
     }
 
     /// A folder of the store for this pod's own files.
@@ -114,7 +124,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for number in ["0", "1"] {
             fs::create_dir(dir.path().join(number)).unwrap();
-            fs::write(dir.path().join(number).join(".dockerconfigjson"), r#"{"auths":{}}"#).unwrap();
+            fs::write(
+                dir.path().join(number).join(".dockerconfigjson"),
+                r#"{"auths":{}}"#,
+            )
+            .unwrap();
         }
         assert_eq!(credentials(dir.path()).unwrap().documents().len(), 2);
         assert!(credentials(&dir.path().join("absent")).unwrap().is_empty());
@@ -126,6 +140,9 @@ mod tests {
         fs::create_dir(dir.path().join("0")).unwrap();
         fs::write(dir.path().join("0/.dockerconfigjson"), "hunter2").unwrap();
         let error = credentials(dir.path()).unwrap_err().to_string();
-        assert!(error.contains("output.credentials[0]") && !error.contains("hunter2"), "{error}");
+        assert!(
+            error.contains("output.credentials[0]") && !error.contains("hunter2"),
+            "{error}"
+        );
     }
 }

@@ -5,8 +5,7 @@
 //! begin with `..` left behind.
 
 use std::{
-    fs,
-    io,
+    fs, io,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
@@ -86,8 +85,10 @@ mod tests {
         let (from, to) = (dir.path().join("volume"), dir.path().join("context"));
         volume(&from);
         materialise(&from, &to).unwrap();
-        let mut names: Vec<_> =
-            fs::read_dir(&to).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let mut names: Vec<_> = fs::read_dir(&to)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
         names.sort();
         assert_eq!(names, ["Dockerfile", "sub"]);
         assert!(fs::symlink_metadata(to.join("Dockerfile")).unwrap().is_file());

@@ -24,7 +24,11 @@ use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 /// Runs the stage pod.
-pub(crate) async fn run(plan: Digest, stage: String, cancel: CancellationToken) -> Result<TerminationMessage> {
+pub(crate) async fn run(
+    plan: Digest,
+    stage: String,
+    cancel: CancellationToken,
+) -> Result<TerminationMessage> {
     let pod = Pod::open()?;
     let repository = pod.cache();
     let stored = Arc::new(artifacts::get_plan(&repository, &plan).await?);
@@ -35,12 +39,22 @@ pub(crate) async fn run(plan: Digest, stage: String, cancel: CancellationToken) 
         .position(|candidate| candidate.id == stage)
         .ok_or_else(|| internal(format!("the plan has no stage {stage:?}")))?;
     let environment = Arc::new(environment(&pod, &stored, cancel)?);
-    let sink = Upload { store: pod.store.clone(), repository: pod.cache() };
-    let packing = Packing { sink: Some(Arc::new(sink)), ..Packing::new(compression(&stored, index)) };
+    let sink = Upload {
+        store: pod.store.clone(),
+        repository: pod.cache(),
+    };
+    let packing = Packing {
+        sink: Some(Arc::new(sink)),
+        ..Packing::new(compression(&stored, index))
+    };
     let keys: Vec<Option<String>> = stored.keys.stages[index]
         .steps
         .iter()
-        .map(|step| step.as_ref().filter(|step| step.inputs.certain).map(|step| step.key.as_str().to_owned()))
+        .map(|step| {
+            step.as_ref()
+                .filter(|step| step.inputs.certain)
+                .map(|step| step.key.as_str().to_owned())
+        })
         .collect();
     let plan = Arc::new(stored.plan.clone());
     let result = slipway_engine::run_stage(&environment, &plan, index, &keys, Some(packing)).await?;
@@ -55,11 +69,7 @@ pub(crate) async fn run(plan: Digest, stage: String, cancel: CancellationToken) 
     })
 }
 
-fn environment(
-    pod: &Pod,
-    stored: &Arc<StoredPlan>,
-    cancel: CancellationToken,
-) -> Result<Environment> {
+fn environment(pod: &Pod, stored: &Arc<StoredPlan>, cancel: CancellationToken) -> Result<Environment> {
     Ok(Environment {
         store: pod.store.clone(),
         progress: pod.progress.clone(),
@@ -80,7 +90,11 @@ fn environment(
 
 /// A result is read by clients of any age; what lies between is read by Slipway alone, and shall be fast.
 fn compression(stored: &StoredPlan, stage: StageIndex) -> Compression {
-    if result_of(stored, stage).is_some() { Compression::GZIP } else { Compression::Zstd(1) }
+    if result_of(stored, stage).is_some() {
+        Compression::GZIP
+    } else {
+        Compression::Zstd(1)
+    }
 }
 
 fn result_of(stored: &StoredPlan, stage: StageIndex) -> Option<&PlanResult> {
@@ -114,7 +128,13 @@ fn assemble(stored: &StoredPlan, index: StageIndex, result: &StageResult) -> Res
     };
     let layers = result.root.layers.clone();
     let config = image::config(&stored.plan, &target, &layers, None);
-    image::assemble(&target.platform, &config, layers, false, image::Annotations::new())
+    image::assemble(
+        &target.platform,
+        &config,
+        layers,
+        false,
+        image::Annotations::new(),
+    )
 }
 
 /// The manifest under the stage's tag, and, for a result, by digest in each of the image's repositories.
@@ -131,7 +151,9 @@ async fn publish(pod: &Pod, stored: &StoredPlan, index: StageIndex, image: &Imag
         .await?;
     // Blobs first, the tag last: whoever waits for the tag finds all of it.
     let tag = stage_tag(&stored.schedule.stages[index].key);
-    repository.put_manifest(tag.as_str(), &image.media_type, image.manifest.clone()).await?;
+    repository
+        .put_manifest(tag.as_str(), &image.media_type, image.manifest.clone())
+        .await?;
     if result_of(stored, index).is_some() {
         for output in pod.output_repositories() {
             slipway_registry::copy_image(&repository, &image.manifest_digest, &output).await?;
@@ -143,6 +165,11 @@ async fn publish(pod: &Pod, stored: &StoredPlan, index: StageIndex, image: &Imag
 
 /// Bytes of layers and config as the registry stores them.
 fn size(image: &Image) -> u64 {
-    let layers: u64 = image.layers.iter().filter_map(|layer| layer.desc.as_ref()).map(|desc| desc.size).sum();
+    let layers: u64 = image
+        .layers
+        .iter()
+        .filter_map(|layer| layer.desc.as_ref())
+        .map(|desc| desc.size)
+        .sum();
     layers + image.config.len() as u64
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use slipway_crd::{
-    FailureStatus, ImageBuild, ImageBuildStatus, ImageStatus, Phase, PlatformImage, Run, StageState, conditions, reasons,
+    FailureStatus, ImageBuild, ImageBuildStatus, ImageStatus, Phase, PlatformImage, Run, StageState,
+    conditions, reasons,
 };
 
 use super::{Action, Draft, plain};
@@ -19,8 +20,11 @@ use crate::{
 const LOOK_FOR_MISSING: Duration = Duration::from_secs(5);
 
 /// The reasons that heal by themselves when what is missing appears.
-const MISSING: [&str; 3] =
-    [reasons::SECRET_NOT_FOUND, reasons::CONFIG_MAP_NOT_FOUND, reasons::CREDENTIALS_INVALID];
+const MISSING: [&str; 3] = [
+    reasons::SECRET_NOT_FOUND,
+    reasons::CONFIG_MAP_NOT_FOUND,
+    reasons::CREDENTIALS_INVALID,
+];
 
 /// Whether the next decision depends on Secrets and ConfigMaps being there: before the first pod of a run.
 pub fn wants_inputs(build: &ImageBuild) -> bool {
@@ -41,13 +45,25 @@ fn no_pod_yet(status: &ImageBuildStatus) -> bool {
 fn waits_for_input(status: &ImageBuildStatus) -> bool {
     status.phase == Some(Phase::Failed)
         && status.plan.as_ref().is_none_or(|plan| plan.attempts == 0)
-        && status.failure.as_ref().is_some_and(|failure| MISSING.contains(&failure.reason.as_str()))
+        && status
+            .failure
+            .as_ref()
+            .is_some_and(|failure| MISSING.contains(&failure.reason.as_str()))
 }
 
 /// Why a new run begins, if it does.
-fn begins(build: &ImageBuild, status: &ImageBuildStatus, generation: i64, missing: bool) -> Option<&'static str> {
+fn begins(
+    build: &ImageBuild,
+    status: &ImageBuildStatus,
+    generation: i64,
+    missing: bool,
+) -> Option<&'static str> {
     let Some(run) = &status.run else {
-        return Some(if status.observed_generation.is_some() { reasons::SPEC_CHANGED } else { reasons::CREATED });
+        return Some(if status.observed_generation.is_some() {
+            reasons::SPEC_CHANGED
+        } else {
+            reasons::CREATED
+        });
     };
     if run.inputs != validate::inputs(&build.spec) {
         return Some(reasons::SPEC_CHANGED);
@@ -82,7 +98,10 @@ impl Draft<'_> {
         if self.phase().is_final() {
             self.rest();
         } else if let Some(missing) = self.o.facts.missing.as_ref().filter(|_| no_pod_yet(&self.status)) {
-            self.fail(conditions::SOURCE_RESOLVED, plain(missing.reason, missing.message.clone()));
+            self.fail(
+                conditions::SOURCE_RESOLVED,
+                plain(missing.reason, missing.message.clone()),
+            );
             self.look_in(LOOK_FOR_MISSING);
         } else {
             self.build();
@@ -90,7 +109,10 @@ impl Draft<'_> {
     }
 
     fn same_inputs(&self) -> bool {
-        self.status.run.as_ref().is_some_and(|run| run.inputs == validate::inputs(&self.o.build.spec))
+        self.status
+            .run
+            .as_ref()
+            .is_some_and(|run| run.inputs == validate::inputs(&self.o.build.spec))
     }
 
     fn begin(&mut self, reason: &'static str) {
@@ -121,14 +143,26 @@ impl Draft<'_> {
     /// Pods of runs that are over or have been replaced.
     fn clear_other_runs(&mut self) {
         let run = self.run_generation();
-        for pod in self.o.pods.iter().filter(|pod| pod.generation != run && !pod.deleting) {
-            self.actions.push(Action::DeletePod { name: pod.name.clone() });
+        for pod in self
+            .o
+            .pods
+            .iter()
+            .filter(|pod| pod.generation != run && !pod.deleting)
+        {
+            self.actions.push(Action::DeletePod {
+                name: pod.name.clone(),
+            });
         }
     }
 
     fn suspend(&mut self) {
         if self.status.run.is_some() {
-            self.turn(reasons::SUSPENDED, false, None, "stopped because spec.suspend is set; finished stages stay in the cache");
+            self.turn(
+                reasons::SUSPENDED,
+                false,
+                None,
+                "stopped because spec.suspend is set; finished stages stay in the cache",
+            );
         }
         let conditions = std::mem::take(&mut self.status.conditions);
         self.status = ImageBuildStatus {
@@ -137,14 +171,19 @@ impl Draft<'_> {
             conditions,
             ..ImageBuildStatus::default()
         };
-        self.hold(reasons::SUSPENDED, "spec.suspend is set; set it to false to build");
+        self.hold(
+            reasons::SUSPENDED,
+            "spec.suspend is set; set it to false to build",
+        );
     }
 
     /// Whether the run has taken too long; then it has been failed.
     pub(super) fn is_late(&mut self, timeout: Duration) -> bool {
         let Some(run) = &self.status.run else { return false };
         let limit = SignedDuration::try_from(timeout).unwrap_or(SignedDuration::MAX);
-        let Ok(deadline) = run.started_at.0.checked_add(limit) else { return false };
+        let Ok(deadline) = run.started_at.0.checked_add(limit) else {
+            return false;
+        };
         if self.o.now < deadline {
             self.look_at(deadline);
             return false;
@@ -168,8 +207,10 @@ impl Draft<'_> {
     /// Ends the run without an image. Nothing has been tagged; whatever is alive is stopped at once.
     pub(super) fn fail(&mut self, condition: &str, failure: FailureStatus) {
         // A failure ends everything that this decision had begun.
-        self.actions.retain(|action| matches!(action, Action::DeletePod { .. }));
-        self.turns.retain(|turn| turn.reason != reasons::STAGE_STARTED && turn.reason != reasons::PLANNING);
+        self.actions
+            .retain(|action| matches!(action, Action::DeletePod { .. }));
+        self.turns
+            .retain(|turn| turn.reason != reasons::STAGE_STARTED && turn.reason != reasons::PLANNING);
         self.again = None;
         self.stop_pods();
         for stage in &mut self.status.stages {
@@ -193,7 +234,12 @@ impl Draft<'_> {
             self.o.now,
         );
         let pod = failure.pod.clone();
-        self.turn(reasons::FAILED, true, pod.as_deref(), format!("{}: {}", failure.reason, one_line(&failure)));
+        self.turn(
+            reasons::FAILED,
+            true,
+            pod.as_deref(),
+            format!("{}: {}", failure.reason, one_line(&failure)),
+        );
         self.status.failure = Some(failure);
         self.look_for_expiry();
     }
@@ -201,7 +247,11 @@ impl Draft<'_> {
     /// Ends the run with an image.
     pub(super) fn succeed(&mut self, publication: &Publication, published: &Published) {
         let names: Vec<String> = publication.images.iter().map(ToString::to_string).collect();
-        let sizes = published.sizes.iter().map(|size| i64::try_from(*size).ok()).chain(std::iter::repeat(None));
+        let sizes = published
+            .sizes
+            .iter()
+            .map(|size| i64::try_from(*size).ok())
+            .chain(std::iter::repeat(None));
         let platforms: Vec<PlatformImage> = publication
             .results
             .iter()
@@ -243,9 +293,13 @@ impl Draft<'_> {
     }
 
     fn stop_pods(&mut self) {
-        let alive: Vec<_> =
-            self.pods().filter(|pod| pod.is_alive() && !pod.deleting).map(|pod| pod.name.clone()).collect();
-        self.actions.extend(alive.into_iter().map(|name| Action::DeletePod { name }));
+        let alive: Vec<_> = self
+            .pods()
+            .filter(|pod| pod.is_alive() && !pod.deleting)
+            .map(|pod| pod.name.clone())
+            .collect();
+        self.actions
+            .extend(alive.into_iter().map(|name| Action::DeletePod { name }));
     }
 
     fn look_for_expiry(&mut self) {
@@ -255,12 +309,25 @@ impl Draft<'_> {
         ) else {
             return;
         };
-        let Ok(expiry) = ended.0.checked_add(SignedDuration::from_secs(seconds.into())) else { return };
+        let Ok(expiry) = ended.0.checked_add(SignedDuration::from_secs(seconds.into())) else {
+            return;
+        };
         if self.o.now < expiry {
             self.look_at(expiry);
-        } else if self.o.build.status.as_ref().is_some_and(|status| status.phase.unwrap_or_default().is_final()) {
+        } else if self
+            .o
+            .build
+            .status
+            .as_ref()
+            .is_some_and(|status| status.phase.unwrap_or_default().is_final())
+        {
             // Not in the decision that ends the run: its end is written down first, for whoever waits for it.
-            self.turn(reasons::EXPIRED, false, None, format!("deleted {seconds} s after it ended, as spec.ttlSecondsAfterFinished says"));
+            self.turn(
+                reasons::EXPIRED,
+                false,
+                None,
+                format!("deleted {seconds} s after it ended, as spec.ttlSecondsAfterFinished says"),
+            );
             self.actions.push(Action::DeleteBuild);
         } else {
             self.look_in(Duration::from_secs(1));

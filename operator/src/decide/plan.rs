@@ -31,19 +31,32 @@ impl Draft<'_> {
             return Some(plan);
         }
         self.status.phase = Some(Phase::Planning);
-        let latest = self.pods().filter(|pod| pod.kind == Kind::Plan).max_by_key(|pod| pod.attempt);
+        let latest = self
+            .pods()
+            .filter(|pod| pod.kind == Kind::Plan)
+            .max_by_key(|pod| pod.attempt);
         let known = self.status.plan.as_ref().map_or(0, |plan| plan.attempts);
         let attempts = known.max(latest.map_or(0, |pod| pod.attempt));
-        let mut plan = PlanStatus { attempts, ..self.status.plan.take().unwrap_or_default() };
+        let mut plan = PlanStatus {
+            attempts,
+            ..self.status.plan.take().unwrap_or_default()
+        };
         if let Some(pod) = latest {
             plan.pod = Some(pod.name.clone());
-            if let PodState::Planned { plan: digest, warnings } = &pod.state {
+            if let PodState::Planned {
+                plan: digest,
+                warnings,
+            } = &pod.state
+            {
                 plan.digest = Some(digest.to_string());
                 plan.warnings = *warnings;
                 self.status.plan = Some(plan);
                 let note = match warnings {
                     0 => format!("the plan is {}", digest.short()),
-                    _ => format!("the plan is {}; the Dockerfile got {warnings} warnings, see the plan pod's log", digest.short()),
+                    _ => format!(
+                        "the plan is {}; the Dockerfile got {warnings} warnings, see the plan pod's log",
+                        digest.short()
+                    ),
                 };
                 self.turn(reasons::PLANNED, false, Some(&pod.name), note);
                 return Some(digest.clone());
@@ -56,7 +69,12 @@ impl Draft<'_> {
                 let name = naming::plan_pod(build, self.run_generation(), attempt);
                 if self.o.facts.refused.is_empty() {
                     self.actions.push(Action::StartPlan { attempt });
-                    self.turn(reasons::PLANNING, false, Some(&name), "reading the source and the Dockerfile");
+                    self.turn(
+                        reasons::PLANNING,
+                        false,
+                        Some(&name),
+                        "reading the source and the Dockerfile",
+                    );
                     plan.attempts = attempt;
                     plan.pod = Some(name);
                 }
@@ -66,7 +84,14 @@ impl Draft<'_> {
                 failure.pod.clone_from(&plan.pod);
                 self.status.plan = Some(plan);
                 let source = ["FileNotFound", "SourceUnreachable"].contains(&failure.reason.as_str());
-                self.fail(if source { conditions::SOURCE_RESOLVED } else { conditions::PLANNED }, failure);
+                self.fail(
+                    if source {
+                        conditions::SOURCE_RESOLVED
+                    } else {
+                        conditions::PLANNED
+                    },
+                    failure,
+                );
             }
         }
         None
@@ -82,7 +107,10 @@ impl Draft<'_> {
             // It was there and is gone: deleted by somebody, or its node was.
             let message = format!("the pod of attempt {attempts} at {what} is gone");
             if attempts > retries {
-                let failure = super::plain(reasons::POD_LOST, format!("{message}, and spec.retries allows no other"));
+                let failure = super::plain(
+                    reasons::POD_LOST,
+                    format!("{message}, and spec.retries allows no other"),
+                );
                 return Attempt::Failed(failure, self.o.now);
             }
             self.turn(reasons::RETRYING, true, None, format!("{message}; trying again"));
@@ -93,13 +121,19 @@ impl Draft<'_> {
                 let wait = backoff(attempts);
                 let due = failed.at.checked_add(wait).unwrap_or(self.o.now);
                 if self.o.now >= due {
-                    let note = format!("{what}: attempt {attempts} failed: {}; trying again", failed.failure.message);
+                    let note = format!(
+                        "{what}: attempt {attempts} failed: {}; trying again",
+                        failed.failure.message
+                    );
                     self.turn(reasons::RETRYING, true, Some(&pod.name), note);
                     return Attempt::Start(attempts + 1);
                 }
                 self.hold(
                     reasons::RETRYING,
-                    format!("{what}: attempt {attempts} failed ({}): {}", failed.failure.reason, failed.failure.message),
+                    format!(
+                        "{what}: attempt {attempts} failed ({}): {}",
+                        failed.failure.reason, failed.failure.message
+                    ),
                 );
                 self.look_at(due);
                 Attempt::Going
@@ -129,13 +163,19 @@ impl Draft<'_> {
             }
             Wait::ImagePull(message) => (
                 reasons::RUNNER_IMAGE_UNAVAILABLE,
-                format!("the runner image cannot be pulled for {what}: {message}; check runner.image of the chart and spec.pods.imagePullSecrets"),
+                format!(
+                    "the runner image cannot be pulled for {what}: {message}; check runner.image of the chart and spec.pods.imagePullSecrets"
+                ),
             ),
-            Wait::CannotStart(message) => {
-                (reasons::POD_CANNOT_START, format!("the pod of {what} cannot start: {message}"))
-            }
+            Wait::CannotStart(message) => (
+                reasons::POD_CANNOT_START,
+                format!("the pod of {what} cannot start: {message}"),
+            ),
         };
-        let deadline = pod.created.checked_add(self.o.start_timeout).unwrap_or(self.o.now);
+        let deadline = pod
+            .created
+            .checked_add(self.o.start_timeout)
+            .unwrap_or(self.o.now);
         if self.o.now >= deadline {
             return Attempt::Failed(super::plain(reason, message), self.o.now);
         }

@@ -24,7 +24,9 @@ pub(super) fn needed(schedule: &Schedule) -> Vec<bool> {
     let mut needed = vec![false; schedule.stages.len()];
     let mut open: Vec<usize> = schedule.results.iter().map(|result| result.stage).collect();
     while let Some(index) = open.pop() {
-        let (Some(stage), Some(mark)) = (schedule.stages.get(index), needed.get_mut(index)) else { continue };
+        let (Some(stage), Some(mark)) = (schedule.stages.get(index), needed.get_mut(index)) else {
+            continue;
+        };
         if stage.cached.is_none() && !std::mem::replace(mark, true) {
             open.extend(&stage.needs);
         }
@@ -75,8 +77,15 @@ impl Draft<'_> {
                     (None, false) => StageState::Skipped,
                 };
                 let steps = match state {
-                    StageState::Cached => StepCounts { done: stage.steps, cached: stage.steps, total: stage.steps },
-                    _ => StepCounts { total: stage.steps, ..StepCounts::default() },
+                    StageState::Cached => StepCounts {
+                        done: stage.steps,
+                        cached: stage.steps,
+                        total: stage.steps,
+                    },
+                    _ => StepCounts {
+                        total: stage.steps,
+                        ..StepCounts::default()
+                    },
                 };
                 StageStatus {
                     id: stage.id.clone(),
@@ -91,8 +100,21 @@ impl Draft<'_> {
             .collect();
     }
 
-    fn stage_step(&mut self, index: usize, stage: &ScheduledStage, failures: &mut Vec<(Timestamp, FailureStatus)>) {
-        let Some(mut row) = self.status.stages.get(index).cloned().filter(|row| !row.state.is_final()) else { return };
+    fn stage_step(
+        &mut self,
+        index: usize,
+        stage: &ScheduledStage,
+        failures: &mut Vec<(Timestamp, FailureStatus)>,
+    ) {
+        let Some(mut row) = self
+            .status
+            .stages
+            .get(index)
+            .cloned()
+            .filter(|row| !row.state.is_final())
+        else {
+            return;
+        };
         let latest = self
             .pods()
             .filter(|pod| matches!(&pod.kind, Kind::Stage(id) if *id == stage.id))
@@ -108,11 +130,24 @@ impl Draft<'_> {
                 PodState::Failed(_) => StageState::Waiting,
                 PodState::Finished { .. } => StageState::Succeeded,
             };
-            if let PodState::Finished { manifest, executed, cached, at } = &pod.state {
+            if let PodState::Finished {
+                manifest,
+                executed,
+                cached,
+                at,
+            } = &pod.state
+            {
                 row.digest = Some(manifest.to_string());
                 row.finished_at = Some(Time(*at));
-                row.steps = StepCounts { done: executed + cached, cached: *cached, total: row.steps.total };
-                let note = format!("{} ({}): {executed} steps executed, {cached} cached", row.name, row.platform);
+                row.steps = StepCounts {
+                    done: executed + cached,
+                    cached: *cached,
+                    total: row.steps.total,
+                };
+                let note = format!(
+                    "{} ({}): {executed} steps executed, {cached} cached",
+                    row.name, row.platform
+                );
                 self.turn(reasons::STAGE_FINISHED, false, Some(&pod.name), note);
                 return self.put(index, row);
             }
@@ -127,8 +162,16 @@ impl Draft<'_> {
                 if self.o.facts.refused.is_empty() {
                     let build = self.o.build.metadata.name.as_deref().unwrap_or_default();
                     let name = naming::stage_pod(build, self.run_generation(), &stage.id, attempt);
-                    self.actions.push(Action::StartStage { stage: index, attempt });
-                    self.turn(reasons::STAGE_STARTED, false, Some(&name), format!("{} ({})", row.name, row.platform));
+                    self.actions.push(Action::StartStage {
+                        stage: index,
+                        attempt,
+                    });
+                    self.turn(
+                        reasons::STAGE_STARTED,
+                        false,
+                        Some(&name),
+                        format!("{} ({})", row.name, row.platform),
+                    );
                     row.state = StageState::Starting;
                     row.attempts = attempt;
                     row.pod = Some(name);
@@ -156,11 +199,24 @@ impl Draft<'_> {
 
     /// Whether the first step of a stage has its inputs. For later ones it waits inside its pod.
     fn may_start(&self, stage: &ScheduledStage) -> bool {
-        stage.start_after.iter().all(|&index| self.status.stages.get(index).is_some_and(|row| row.state.has_result()))
+        stage.start_after.iter().all(|&index| {
+            self.status
+                .stages
+                .get(index)
+                .is_some_and(|row| row.state.has_result())
+        })
     }
 
     fn publish_step(&mut self, schedule: &Schedule, valid: &Valid) {
-        let digest = |stage: usize| self.status.stages.get(stage)?.digest.as_ref()?.parse::<Digest>().ok();
+        let digest = |stage: usize| {
+            self.status
+                .stages
+                .get(stage)?
+                .digest
+                .as_ref()?
+                .parse::<Digest>()
+                .ok()
+        };
         let results: Vec<_> = schedule
             .results
             .iter()
@@ -172,7 +228,10 @@ impl Draft<'_> {
             return;
         }
         self.status.phase = Some(Phase::Assembling);
-        let publication = Publication { images: valid.images.clone(), results };
+        let publication = Publication {
+            images: valid.images.clone(),
+            results,
+        };
         match &self.o.facts.published {
             Lookup::Untried => self.actions.push(Action::Publish(publication)),
             Lookup::Done(published) => self.succeed(&publication, published),
@@ -187,7 +246,10 @@ impl Draft<'_> {
         let attempts = self.o.facts.registry_attempts;
         let message = format!("failed to {what}: {}", fault.message);
         if fault.transient && attempts <= self.o.build.spec.retries {
-            self.hold(fault.reason, format!("{message} (attempt {attempts}; trying again)"));
+            self.hold(
+                fault.reason,
+                format!("{message} (attempt {attempts}; trying again)"),
+            );
             self.look_in(backoff(attempts));
         } else {
             self.fail(condition, plain(fault.reason, message));
@@ -199,23 +261,43 @@ impl Draft<'_> {
 fn check(schedule: &Schedule, valid: &Valid) -> Result<(), String> {
     let count = schedule.stages.len();
     if count > STAGE_LIMIT {
-        return Err(format!("the plan has {count} stages over all platforms; the limit is {STAGE_LIMIT}"));
+        return Err(format!(
+            "the plan has {count} stages over all platforms; the limit is {STAGE_LIMIT}"
+        ));
     }
     let label = |text: &str| {
         !text.is_empty()
             && text.len() <= 63
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
             && text.starts_with(|c: char| c.is_ascii_alphanumeric())
             && text.ends_with(|c: char| c.is_ascii_alphanumeric())
     };
     for (index, stage) in schedule.stages.iter().enumerate() {
         if !label(&stage.id) {
-            return Err(format!("the plan names a stage {:?}, which is no label value", stage.id));
+            return Err(format!(
+                "the plan names a stage {:?}, which is no label value",
+                stage.id
+            ));
         }
-        if stage.needs.iter().chain(&stage.start_after).any(|&other| other >= index) {
-            return Err(format!("the plan has stage {} before one that it needs", stage.id));
+        if stage
+            .needs
+            .iter()
+            .chain(&stage.start_after)
+            .any(|&other| other >= index)
+        {
+            return Err(format!(
+                "the plan has stage {} before one that it needs",
+                stage.id
+            ));
         }
-        if schedule.stages.iter().take(index).any(|other| other.id == stage.id) {
+        if schedule
+            .stages
+            .iter()
+            .take(index)
+            .any(|other| other.id == stage.id)
+        {
             return Err(format!("the plan has stage {} twice", stage.id));
         }
     }

@@ -20,9 +20,13 @@ impl Draft<'_> {
         let phase = self.phase();
         let (done, needed) = self.counts();
         self.status.progress = (needed > 0).then(|| format!("{done}/{needed}"));
-        let before = conditions::get(&self.status.conditions, conditions::READY).map(|ready| ready.reason.clone());
+        let before =
+            conditions::get(&self.status.conditions, conditions::READY).map(|ready| ready.reason.clone());
         let (reason, message) = self.word(done, needed);
-        if before.as_deref() != Some(&reason) && WORTH_AN_EVENT.contains(&reason.as_str()) && !phase.is_final() {
+        if before.as_deref() != Some(&reason)
+            && WORTH_AN_EVENT.contains(&reason.as_str())
+            && !phase.is_final()
+        {
             self.turn(&reason.clone(), true, None, message.clone());
         }
         let (ready, reconciling, stalled) = match phase {
@@ -37,7 +41,12 @@ impl Draft<'_> {
         if stalled == Status::True {
             self.set(conditions::STALLED, stalled, &reason, message);
         } else {
-            self.set(conditions::STALLED, stalled, reasons::NOT_STALLED, "nothing waits for a person");
+            self.set(
+                conditions::STALLED,
+                stalled,
+                reasons::NOT_STALLED,
+                "nothing waits for a person",
+            );
         }
         self.tell_steps(phase, done, needed);
     }
@@ -50,9 +59,15 @@ impl Draft<'_> {
         }
         match self.phase() {
             Phase::Pending => say(reasons::PENDING, "the build has not begun".to_owned()),
-            Phase::Planning => say(reasons::PLANNING, "the plan pod reads the source and the Dockerfile".to_owned()),
+            Phase::Planning => say(
+                reasons::PLANNING,
+                "the plan pod reads the source and the Dockerfile".to_owned(),
+            ),
             Phase::Running => say(reasons::RUNNING, format!("{done} of {needed} stages are done")),
-            Phase::Assembling => say(reasons::ASSEMBLING, "all stages are done; the tags are being written".to_owned()),
+            Phase::Assembling => say(
+                reasons::ASSEMBLING,
+                "all stages are done; the tags are being written".to_owned(),
+            ),
             Phase::Succeeded => {
                 let image = self.status.image.as_ref();
                 let names = image.map(|image| image.names.join(", ")).unwrap_or_default();
@@ -68,17 +83,34 @@ impl Draft<'_> {
 
     fn tell_steps(&mut self, phase: Phase, done: usize, needed: usize) {
         let planned = self.planned().is_some();
-        let cached = self.status.stages.iter().filter(|stage| stage.state == StageState::Cached).count();
+        let cached = self
+            .status
+            .stages
+            .iter()
+            .filter(|stage| stage.state == StageState::Cached)
+            .count();
         let reached = [
-            (conditions::SOURCE_RESOLVED, planned, "the plan pod has read the source".to_owned()),
-            (conditions::PLANNED, planned && !self.status.stages.is_empty(), format!("{needed} stages must run, {cached} are cached")),
+            (
+                conditions::SOURCE_RESOLVED,
+                planned,
+                "the plan pod has read the source".to_owned(),
+            ),
+            (
+                conditions::PLANNED,
+                planned && !self.status.stages.is_empty(),
+                format!("{needed} stages must run, {cached} are cached"),
+            ),
             (
                 conditions::STAGES_COMPLETE,
                 matches!(phase, Phase::Assembling | Phase::Succeeded)
                     || (phase == Phase::Failed && needed == done && !self.status.stages.is_empty()),
                 format!("{done} of {needed} stages are done"),
             ),
-            (conditions::PUSHED, phase == Phase::Succeeded, "every tag was written, read back and verified".to_owned()),
+            (
+                conditions::PUSHED,
+                phase == Phase::Succeeded,
+                "every tag was written, read back and verified".to_owned(),
+            ),
         ];
         for (kind, reached, message) in reached {
             let failed_here = phase == Phase::Failed
@@ -89,21 +121,44 @@ impl Draft<'_> {
             if reached {
                 self.set(kind, Status::True, reasons::DONE, message);
             } else if !failed_here {
-                self.set(kind, Status::Unknown, reasons::NOT_YET, "the build has not come that far");
+                self.set(
+                    kind,
+                    Status::Unknown,
+                    reasons::NOT_YET,
+                    "the build has not come that far",
+                );
             }
         }
     }
 
     fn set(&mut self, kind: &str, status: Status, reason: &str, message: impl Into<String>) {
         let generation = self.status.observed_generation;
-        conditions::set(&mut self.status.conditions, kind, status, reason, message, generation, self.o.now);
+        conditions::set(
+            &mut self.status.conditions,
+            kind,
+            status,
+            reason,
+            message,
+            generation,
+            self.o.now,
+        );
     }
 
     /// Stages done and needed; cached and skipped ones need nothing.
     fn counts(&self) -> (usize, usize) {
-        let done = self.status.stages.iter().filter(|stage| stage.state == StageState::Succeeded).count();
+        let done = self
+            .status
+            .stages
+            .iter()
+            .filter(|stage| stage.state == StageState::Succeeded)
+            .count();
         let idle = [StageState::Cached, StageState::Skipped];
-        let needed = self.status.stages.iter().filter(|stage| !idle.contains(&stage.state)).count();
+        let needed = self
+            .status
+            .stages
+            .iter()
+            .filter(|stage| !idle.contains(&stage.state))
+            .count();
         (done, needed)
     }
 }

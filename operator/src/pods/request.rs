@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use slipway_crd::{DEFAULT_DOCKERFILE, ImageBuild, names};
-use slipway_plan::protocol::{BuildName, DockerfileFrom, NoCache, REQUEST_FILE, RegistryHost, Request, SourceFrom};
+use slipway_plan::protocol::{
+    BuildName, DockerfileFrom, NoCache, REQUEST_FILE, RegistryHost, Request, SourceFrom,
+};
 
 use super::Maker;
 use crate::{facts::Args, naming, validate::Valid};
@@ -23,7 +25,10 @@ pub fn request(
         (None, Some(path)) => DockerfileFrom::Path(path.clone()),
         (None, None) => DockerfileFrom::Path(DEFAULT_DOCKERFILE.to_owned()),
     };
-    let has_source = spec.source.as_ref().is_some_and(|source| source.config_map.is_some());
+    let has_source = spec
+        .source
+        .as_ref()
+        .is_some_and(|source| source.config_map.is_some());
     Request {
         build: BuildName {
             namespace: build.metadata.namespace.clone().unwrap_or_default(),
@@ -36,11 +41,19 @@ pub fn request(
         args: args.clone(),
         labels: spec.labels.clone(),
         secrets: spec.secrets.iter().map(|secret| secret.id.clone()).collect(),
-        source: if has_source { SourceFrom::Directory } else { SourceFrom::Empty },
+        source: if has_source {
+            SourceFrom::Directory
+        } else {
+            SourceFrom::Empty
+        },
         cache_repository: valid.cache_repository.clone(),
         outputs: valid.images.clone(),
         registries: registries.to_vec(),
-        no_cache: if spec.cache.no_cache { NoCache::All } else { NoCache::No },
+        no_cache: if spec.cache.no_cache {
+            NoCache::All
+        } else {
+            NoCache::No
+        },
     }
 }
 
@@ -49,7 +62,10 @@ pub fn request_config_map(maker: &Maker<'_>, request: &Request) -> Result<Config
     let name = naming::request(maker.name(), maker.generation);
     Ok(ConfigMap {
         metadata: maker.metadata(name, [(names::LABEL_KIND, "request".to_owned())]),
-        data: Some(BTreeMap::from([(REQUEST_FILE.to_owned(), serde_json::to_string(request)?)])),
+        data: Some(BTreeMap::from([(
+            REQUEST_FILE.to_owned(),
+            serde_json::to_string(request)?,
+        )])),
         ..ConfigMap::default()
     })
 }

@@ -30,7 +30,10 @@ pub struct Client {
 impl Client {
     /// With settings for these hosts.
     pub fn new(hosts: Vec<RegistryHost>) -> Self {
-        Self { hosts, kept: Mutex::default() }
+        Self {
+            hosts,
+            kept: Mutex::default(),
+        }
     }
 
     fn config(&self, credentials: Credentials) -> Config {
@@ -39,7 +42,14 @@ impl Client {
             .iter()
             .map(|host| {
                 let mirrors = host.mirrors.iter().map(Mirror::new).collect();
-                (host.host.clone(), HostConfig { mirrors, insecure: host.insecure, ..HostConfig::default() })
+                (
+                    host.host.clone(),
+                    HostConfig {
+                        mirrors,
+                        insecure: host.insecure,
+                        ..HostConfig::default()
+                    },
+                )
             })
             .collect();
         Config {
@@ -80,7 +90,9 @@ impl Connect for Client {
             message: error.to_string(),
             transient: false,
         })?;
-        let connection = Arc::new(Connection(Registries::new(self.config(credentials)).map_err(|error| fault(&error))?));
+        let connection = Arc::new(Connection(
+            Registries::new(self.config(credentials)).map_err(|error| fault(&error))?,
+        ));
         if kept.len() >= KEPT {
             kept.clear();
         }
@@ -94,12 +106,24 @@ struct Connection(Registries);
 impl Registry for Connection {
     fn manifest<'a>(&'a self, name: &'a Reference) -> BoxFuture<'a, Result<Manifest, Fault>> {
         Box::pin(async move {
-            let found = self.0.repository(name).get_manifest(name).await.map_err(|error| fault(&error))?;
-            Ok(Manifest { bytes: found.bytes.to_vec(), media_type: found.media_type })
+            let found = self
+                .0
+                .repository(name)
+                .get_manifest(name)
+                .await
+                .map_err(|error| fault(&error))?;
+            Ok(Manifest {
+                bytes: found.bytes.to_vec(),
+                media_type: found.media_type,
+            })
         })
     }
 
-    fn put_manifest<'a>(&'a self, name: &'a Reference, manifest: &'a Manifest) -> BoxFuture<'a, Result<(), Fault>> {
+    fn put_manifest<'a>(
+        &'a self,
+        name: &'a Reference,
+        manifest: &'a Manifest,
+    ) -> BoxFuture<'a, Result<(), Fault>> {
         Box::pin(async move {
             let tag = ManifestName::from(name);
             self.0
@@ -111,9 +135,19 @@ impl Registry for Connection {
         })
     }
 
-    fn blob<'a>(&'a self, name: &'a Reference, digest: &'a Digest, limit: u64) -> BoxFuture<'a, Result<Vec<u8>, Fault>> {
+    fn blob<'a>(
+        &'a self,
+        name: &'a Reference,
+        digest: &'a Digest,
+        limit: u64,
+    ) -> BoxFuture<'a, Result<Vec<u8>, Fault>> {
         Box::pin(async move {
-            let bytes = self.0.repository(name).read_blob(digest, limit).await.map_err(|error| fault(&error))?;
+            let bytes = self
+                .0
+                .repository(name)
+                .read_blob(digest, limit)
+                .await
+                .map_err(|error| fault(&error))?;
             Ok(bytes.to_vec())
         })
     }
@@ -129,5 +163,9 @@ fn fault(error: &Error) -> Fault {
         Class::Invalid => reasons::CREDENTIALS_INVALID,
         _ => reasons::REGISTRY_ERROR,
     };
-    Fault { reason, message: error.to_string(), transient: class.is_transient() }
+    Fault {
+        reason,
+        message: error.to_string(),
+        transient: class.is_transient(),
+    }
 }

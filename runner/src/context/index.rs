@@ -45,7 +45,12 @@ pub(crate) struct IndexEntry {
 pub(crate) enum IndexKind {
     /// A regular file: where its bytes are.
     #[serde(rename_all = "camelCase")]
-    File { size: u64, digest: Digest, pack: usize, offset: u64 },
+    File {
+        size: u64,
+        digest: Digest,
+        pack: usize,
+        offset: u64,
+    },
     Dir,
     Symlink(String),
     Fifo,
@@ -55,7 +60,10 @@ pub(crate) enum IndexKind {
 impl ContextIndex {
     /// The index as a map, for look-ups.
     pub(crate) fn by_path(self) -> BTreeMap<PathBuf, IndexEntry> {
-        self.entries.into_iter().map(|entry| (decode(&entry.path).into(), entry)).collect()
+        self.entries
+            .into_iter()
+            .map(|entry| (decode(&entry.path).into(), entry))
+            .collect()
     }
 }
 
@@ -81,7 +89,10 @@ impl IndexEntry {
 
     /// Its extended attributes.
     pub(crate) fn xattrs(&self) -> Vec<(OsString, Vec<u8>)> {
-        self.xattrs.iter().map(|(name, value)| (decode(name), decode(value).into_vec())).collect()
+        self.xattrs
+            .iter()
+            .map(|(name, value)| (decode(name), decode(value).into_vec()))
+            .collect()
     }
 }
 
@@ -95,7 +106,10 @@ pub(crate) fn walk(
     let mut todo = vec![PathBuf::new()];
     while let Some(dir) = todo.pop() {
         if dir.components().count() > DEPTH_LIMIT {
-            return Err(io::Error::other(format!("{} is nested too deeply", dir.display())));
+            return Err(io::Error::other(format!(
+                "{} is nested too deeply",
+                dir.display()
+            )));
         }
         for (name, entry) in context.list(&dir)? {
             let path = dir.join(name);

@@ -36,7 +36,12 @@ pub(crate) fn write_packs(
     dir: &Path,
 ) -> io::Result<(ContextIndex, Vec<Pack>)> {
     std::fs::create_dir_all(dir)?;
-    let mut writer = Writer { dir, open: None, packs: Vec::new(), seen: HashMap::new() };
+    let mut writer = Writer {
+        dir,
+        open: None,
+        packs: Vec::new(),
+        seen: HashMap::new(),
+    };
     let mut entries = Vec::new();
     index::walk(context, wanted, &mut |path, entry| {
         if let Some(kind) = writer.add(context, path, entry)? {
@@ -96,9 +101,18 @@ impl Writer<'_> {
         if let Some(digest) = context.known_digest(path)
             && let Some(&(pack, offset)) = self.seen.get(&digest)
         {
-            return Ok(IndexKind::File { size, digest, pack, offset });
+            return Ok(IndexKind::File {
+                size,
+                digest,
+                pack,
+                offset,
+            });
         }
-        if self.open.as_ref().is_some_and(|open| open.raw > 0 && open.raw + size > PACK_SIZE) {
+        if self
+            .open
+            .as_ref()
+            .is_some_and(|open| open.raw > 0 && open.raw + size > PACK_SIZE)
+        {
             self.close()?;
         }
         let pack = self.packs.len();
@@ -123,23 +137,42 @@ impl Writer<'_> {
         open.raw += size;
         let digest = Digest::from_sha256(hash.finalize().into());
         self.seen.insert(digest.clone(), (pack, offset));
-        Ok(IndexKind::File { size, digest, pack, offset })
+        Ok(IndexKind::File {
+            size,
+            digest,
+            pack,
+            offset,
+        })
     }
 
     fn close(&mut self) -> io::Result<()> {
-        let Some(open) = self.open.take() else { return Ok(()) };
+        let Some(open) = self.open.take() else {
+            return Ok(());
+        };
         let mut output = open.encoder.finish()?;
         output.file.flush()?;
         let digest = Digest::from_sha256(output.hash.finalize().into());
-        self.packs.push(Pack { digest, size: output.size, file: open.file });
+        self.packs.push(Pack {
+            digest,
+            size: output.size,
+            file: open.file,
+        });
         Ok(())
     }
 }
 
 impl OpenPack {
     fn create(path: PathBuf) -> io::Result<Self> {
-        let output = Hashing { file: File::create(&path)?, hash: Sha256::new(), size: 0 };
-        Ok(Self { encoder: zstd::Encoder::new(output, LEVEL)?, file: path, raw: 0 })
+        let output = Hashing {
+            file: File::create(&path)?,
+            hash: Sha256::new(),
+            size: 0,
+        };
+        Ok(Self {
+            encoder: zstd::Encoder::new(output, LEVEL)?,
+            file: path,
+            raw: 0,
+        })
     }
 }
 

@@ -52,7 +52,12 @@ impl RemoteContext {
                 fetching: Mutex::new(()),
             })
             .collect();
-        Ok(Self { entries: index.by_path(), packs, fetch, dir })
+        Ok(Self {
+            entries: index.by_path(),
+            packs,
+            fetch,
+            dir,
+        })
     }
 
     /// The unpacked file of a pack, fetched at most once.
@@ -86,7 +91,9 @@ impl Context for RemoteContext {
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<(OsString, Entry)>> {
-        let below = self.entries.range::<Path, _>((Bound::Excluded(path), Bound::Unbounded));
+        let below = self
+            .entries
+            .range::<Path, _>((Bound::Excluded(path), Bound::Unbounded));
         let mut names: Vec<_> = below
             .take_while(|(entry, _)| entry.starts_with(path))
             .filter(|(entry, _)| entry.parent() == Some(path))
@@ -98,7 +105,9 @@ impl Context for RemoteContext {
 
     fn open(&self, path: &Path) -> io::Result<Content> {
         match self.entries.get(path).map(|entry| &entry.kind) {
-            Some(&IndexKind::File { size, pack, offset, .. }) => {
+            Some(&IndexKind::File {
+                size, pack, offset, ..
+            }) => {
                 let mut file = File::open(self.pack(pack)?)?;
                 let whole = offset == 0 && file.metadata()?.len() == size;
                 if whole {
@@ -107,7 +116,10 @@ impl Context for RemoteContext {
                 file.seek(SeekFrom::Start(offset))?;
                 Ok(Content::Reader(Box::new(file.take(size))))
             }
-            Some(_) => Err(io::Error::other(format!("{} is not a regular file", path.display()))),
+            Some(_) => Err(io::Error::other(format!(
+                "{} is not a regular file",
+                path.display()
+            ))),
             None => Err(io::ErrorKind::NotFound.into()),
         }
     }
@@ -157,8 +169,10 @@ mod tests {
     fn published(dir: &Path, tmp: &Path) -> (RemoteContext, Arc<AtomicUsize>) {
         let context = DirContext::open(dir, "test").unwrap();
         let (index, packs) = write_packs(&context, &|_, _| true, &tmp.join("out")).unwrap();
-        let stored: HashMap<Digest, PathBuf> =
-            packs.iter().map(|pack| (pack.digest.clone(), pack.file.clone())).collect();
+        let stored: HashMap<Digest, PathBuf> = packs
+            .iter()
+            .map(|pack| (pack.digest.clone(), pack.file.clone()))
+            .collect();
         let fetched = Arc::new(AtomicUsize::new(0));
         let counter = fetched.clone();
         let fetch = move |digest: &Digest, _size: u64| -> io::Result<Box<dyn Read + Send>> {
@@ -166,12 +180,19 @@ mod tests {
             Ok(Box::new(File::open(&stored[digest])?))
         };
         let packs = packs.into_iter().map(|pack| (pack.digest, pack.size)).collect();
-        (RemoteContext::new(index, packs, tmp.join("in"), Box::new(fetch)).unwrap(), fetched)
+        (
+            RemoteContext::new(index, packs, tmp.join("in"), Box::new(fetch)).unwrap(),
+            fetched,
+        )
     }
 
     fn read(context: &RemoteContext, path: &str) -> Vec<u8> {
         let mut bytes = Vec::new();
-        context.open(Path::new(path)).unwrap().read_to_end(&mut bytes).unwrap();
+        context
+            .open(Path::new(path))
+            .unwrap()
+            .read_to_end(&mut bytes)
+            .unwrap();
         bytes
     }
 
@@ -186,7 +207,12 @@ mod tests {
         std::os::unix::fs::symlink("a", dir.path().join("link")).unwrap();
         let (context, fetched) = published(dir.path(), tmp.path());
 
-        let names: Vec<_> = context.list(Path::new("")).unwrap().into_iter().map(|(name, _)| name).collect();
+        let names: Vec<_> = context
+            .list(Path::new(""))
+            .unwrap()
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
         assert_eq!(names, ["a", "big", "empty", "link", "src"]);
         assert_eq!(context.list(Path::new("src")).unwrap().len(), 1);
         assert_eq!(fetched.load(Ordering::SeqCst), 0, "listing moves nothing");
