@@ -99,6 +99,13 @@ impl BuildError {
         self
     }
 
+    /// With another reason: the diagnostics tell of something outside the Dockerfile.
+    #[must_use]
+    pub fn with_reason(mut self, reason: FailureReason) -> Self {
+        self.0.reason = reason;
+        self
+    }
+
     /// Adds the exit code of a step.
     #[must_use]
     pub fn with_exit_code(mut self, code: i32) -> Self {

@@ -63,7 +63,7 @@ pub(crate) async fn run(_cancel: CancellationToken) -> Result<TerminationMessage
 
 /// The source's files, nothing ignored yet.
 fn open_source(pod: &Pod) -> Result<DirContext> {
-    let dir = pod.scratch("source");
+    let dir = Pod::scratch("source");
     match pod.request.source {
         SourceFrom::Directory => source::materialise(Path::new(SOURCE_DIR), &dir)
             .map_err(|error| BuildError::new(FailureReason::SourceUnreachable, error.to_string()))?,
@@ -118,9 +118,15 @@ fn dockerfile(pod: &Pod, tree: &DirContext) -> Result<(String, String)> {
 /// Plans, looking up the images that planning asks for, all of a round side by side.
 async fn plan(request: &PlanRequest, images: &Images) -> Result<BuildPlan> {
     let mut bases = Bases::new();
+    let mut missing = None;
     for _ in 0..ROUNDS {
-        let outcome = slipway_plan::plan(request, &bases)
-            .map_err(|errors| BuildError::dockerfile(errors, &request.dockerfile.source))?;
+        let outcome = slipway_plan::plan(request, &bases).map_err(|errors| {
+            let error = BuildError::dockerfile(errors, &request.dockerfile.source);
+            match missing {
+                Some(reason) => error.with_reason(reason),
+                None => error,
+            }
+        })?;
         match outcome {
             Outcome::Ready(plan) => return Ok(*plan),
             Outcome::Need(needed) => {
@@ -129,6 +135,14 @@ async fn plan(request: &PlanRequest, images: &Images) -> Result<BuildPlan> {
                     (request, answer)
                 };
                 for (request, answer) in join_all(needed.into_iter().map(look_up)).await {
+                    // The planner says where; only here is it known why.
+                    if let Err(error) = &answer {
+                        missing = Some(if error.not_found {
+                            FailureReason::ImageNotFound
+                        } else {
+                            FailureReason::RegistryError
+                        });
+                    }
                     bases.insert(request, answer);
                 }
             }
@@ -289,7 +303,7 @@ fn needed_paths(plan: &BuildPlan, schedule: &Schedule, context: &dyn Context) ->
 }
 
 async fn publish_context(pod: &Pod, context: &DirContext, paths: &BTreeSet<PathBuf>) -> Result<Digest> {
-    let (index, packs) = write_packs(context, &|path, _| paths.contains(path), &pod.scratch("packs"))
+    let (index, packs) = write_packs(context, &|path, _| paths.contains(path), &Pod::scratch("packs"))
         .map_err(|error| BuildError::io("pack the build context", error))?;
     artifacts::put_context(&pod.cache(), &index, packs).await
 }

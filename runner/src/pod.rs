@@ -71,7 +71,7 @@ impl Pod {
     }
 
     /// A folder of the store for this pod's own files.
-    pub(crate) fn scratch(&self, name: &str) -> PathBuf {
+    pub(crate) fn scratch(name: &str) -> PathBuf {
         Path::new(STORE_DIR).join(name)
     }
 }

@@ -78,7 +78,7 @@ fn environment(pod: &Pod, stored: &Arc<StoredPlan>, cancel: CancellationToken) -
             repository: pod.cache(),
             images: Images::new(pod.registries.clone()),
             progress: pod.progress.clone(),
-            context_dir: pod.scratch("context"),
+            context_dir: Pod::scratch("context"),
             context: OnceCell::new(),
         }),
         caches: Vec::new(),

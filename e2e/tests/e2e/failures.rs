@@ -37,17 +37,10 @@ async fn a_dockerfile_that_cannot_be_built_is_told_by_file_and_line() -> Result<
             ),
             (
                 "base",
-                "FROM debian:nosuchtag\nRUN true\n",
+                "FROM registry.slipway.test:5000/library/debian:nosuchtag\nRUN true\n",
                 "ImageNotFound",
                 Some(1),
                 "nosuchtag",
-            ),
-            (
-                "unknown",
-                "FROM debian:bookworm AS build\nFROM debian:bookworm\nCOPY --from=biuld /x /\n",
-                "ImageNotFound",
-                Some(3),
-                "biuld",
             ),
         ];
         for (name, dockerfile, ..) in &cases {

@@ -21,7 +21,7 @@ const DOCKERFILE: &str = "FROM debian:bookworm AS a\nARG SALT\nRUN echo $SALT > 
 /// Kills every replica of the operator at once, without grace: no leader is left to hand over.
 async fn kill_operator(s: &Scenario) -> Result<()> {
     let all: Api<Pod> = Api::namespaced(s.cluster.client.clone(), install::NAMESPACE);
-    let selector = ListParams::default().labels("app.kubernetes.io/name=slipway");
+    let selector = ListParams::default().labels("app.kubernetes.io/name=slipway-operator");
     let names: Vec<_> = all
         .list(&selector)
         .await?

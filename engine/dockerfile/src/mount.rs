@@ -142,7 +142,7 @@ pub fn parse(value: &str, expand: &mut Expander<'_>) -> Result<Mount, MountError
                 "readonly" | "ro" => readonly = Some(true),
                 "readwrite" | "rw" => readonly = Some(false),
                 "required" if matches!(mount.kind, MountKind::Secret | MountKind::Ssh) => {
-                    mount.required = true
+                    mount.required = true;
                 }
                 key @ "required" => return Err(unexpected(key, mount.kind)),
                 _ => {

@@ -237,7 +237,7 @@ fn json_is_told_from_shell_text_as_recorded() {
         }
         match &got.nodes[0].args {
             Args::Json { strings, .. } => {
-                assert_eq!(Some(strings), case.expect.strings.as_ref(), "{}", case.input)
+                assert_eq!(Some(strings), case.expect.strings.as_ref(), "{}", case.input);
             }
             _ => assert!(!case.expect.json, "{}", case.input),
         }
