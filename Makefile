@@ -27,9 +27,9 @@ fmt: ## Check the formatting
 	cargo fmt --all --check
 
 .PHONY: clippy
-clippy: ## Lints; a warning is an error
+clippy: ## Lints
 	@echo "== clippy"
-	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	cargo clippy --workspace --all-targets --quiet
 
 .PHONY: unit
 unit: ## Unit and property tests, doc tests
@@ -37,9 +37,9 @@ unit: ## Unit and property tests, doc tests
 	cargo test --workspace --quiet
 
 .PHONY: doc
-doc: ## Build the API docs; a warning is an error
+doc: ## Build the API docs
 	@echo "== docs"
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+	cargo doc --workspace --no-deps --quiet
 
 .PHONY: generate
 generate: ## Write the generated files anew (CRD)
@@ -98,6 +98,7 @@ demo: install ## Build examples/hello on a real cluster and run the image
 .PHONY: deny
 deny: $(DENY) ## Licences, bans and sources of the dependencies (offline)
 	@echo "== cargo deny"
+	cargo fetch --locked --quiet
 	$(DENY) --offline --all-features check --hide-inclusion-graph bans licenses sources
 
 .PHONY: deny-advisories
