@@ -221,7 +221,7 @@ pub struct Heredoc {
     pub fd: u64,
     /// `false` when the word is quoted.
     pub expand: bool,
-    /// `<<-`: leading tabs are to be removed, see [`Heredoc::data`].
+    /// `<<-`: leading tabs are to be removed, so that a script may be indented.
     pub chomp: bool,
     /// Where the body stands, terminator line included.
     pub span: Span,
