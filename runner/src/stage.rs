@@ -45,6 +45,8 @@ pub(crate) async fn run(
     };
     let packing = Packing {
         sink: Some(Arc::new(sink)),
+        // With SOURCE_DATE_EPOCH set, the same input gives the same digest on any node at any time.
+        clamp: stored.plan.epoch,
         ..Packing::new(compression(&stored, index))
     };
     let keys: Vec<Option<String>> = stored.keys.stages[index]
