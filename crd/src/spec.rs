@@ -1,6 +1,10 @@
 //! What a user asks for. Every doc comment here becomes the text of `kubectl explain imagebuild.spec…`.
 
 #![allow(
+    clippy::duplicated_attributes,
+    reason = "each printer column has a type of its own"
+)]
+#![allow(
     unreachable_pub,
     reason = "KubeSchema repeats each type inside a function body"
 )]

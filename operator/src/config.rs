@@ -150,7 +150,7 @@ mod tests {
     fn a_file_with_an_image_is_enough() {
         let config = Config::parse("runner: {image: 'r.example.com/runner:1'}\n").unwrap();
         assert_eq!(config.runner.image_pull_policy, "IfNotPresent");
-        assert_eq!(config.start_timeout(), Duration::from_secs(300));
+        assert_eq!(config.start_timeout(), Duration::from_mins(5));
     }
 
     #[test]

@@ -36,7 +36,7 @@ use crate::{
 /// A reconcile asks the registry at most twice and is refused pods at most once; more turns than this are a fault.
 const TURNS: usize = 8;
 /// How often what belongs to builds that are gone is forgotten.
-const SWEEP: Duration = Duration::from_secs(60);
+const SWEEP: Duration = Duration::from_mins(1);
 
 type Guarded = DeserializeGuard<ImageBuild>;
 
@@ -175,19 +175,16 @@ async fn sweep(builds: reflector::Store<Guarded>, context: Arc<Context>) {
     }
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "the signature that kube calls")]
 fn after_error(build: Arc<Guarded>, error: &ReconcileError, context: Arc<Context>) -> Requeue {
     let name = ObjectRef::from_obj(&*build);
-    match error {
-        ReconcileError::Invalid(_) => {
-            tracing::error!(build = %name, %error, "left alone until it changes");
-            Requeue::await_change()
-        }
-        _ => {
-            context.metrics.error("api");
-            tracing::warn!(build = %name, %error, "trying again");
-            Requeue::requeue(Duration::from_secs(2))
-        }
+    if let ReconcileError::Invalid(_) = error {
+        tracing::error!(build = %name, %error, "left alone until it changes");
+        return Requeue::await_change();
     }
+    context.metrics.error("api");
+    tracing::warn!(build = %name, %error, "trying again");
+    Requeue::requeue(Duration::from_secs(2))
 }
 
 #[tracing::instrument(name = "build", skip_all, fields(namespace = guarded.namespace(), name = guarded.name_any()))]
@@ -207,9 +204,10 @@ async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<Reque
         build: context.memory.newest(&uid, Arc::new(build.clone())),
         context: &context,
         facts: Facts::default(),
-        args: Default::default(),
+        args: crate::facts::Args::default(),
         uid,
     };
+    work.remember();
     for _ in 0..TURNS {
         if let Some(requeue) = work.turn().await? {
             return Ok(requeue);
@@ -228,6 +226,29 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
+    /// What earlier reconciles of this run learned of the registry.
+    fn remember(&mut self) {
+        let memory = &self.context.memory;
+        let Some(status) = &self.build.status else { return };
+        let plan = status
+            .plan
+            .as_ref()
+            .and_then(|plan| plan.digest.as_ref()?.parse::<Digest>().ok());
+        if let Some(known) = plan.and_then(|plan| memory.schedule(&self.uid, &plan)) {
+            self.facts.schedule = Lookup::Done(known);
+        }
+        let run = status.run.as_ref().map_or(-1, |run| run.generation);
+        let Some(trouble) = memory.trouble(&self.uid, run) else {
+            return;
+        };
+        self.facts.registry_attempts = trouble.attempts;
+        self.facts.registry_failed_at = Some(trouble.at);
+        match self.facts.schedule {
+            Lookup::Done(_) => self.facts.published = Lookup::Failed(trouble.fault),
+            Lookup::Untried | Lookup::Failed(_) => self.facts.schedule = Lookup::Failed(trouble.fault),
+        }
+    }
+
     /// Observes, decides, applies and reports once. `None`: something was learned, decide again.
     async fn turn(&mut self) -> Result<Option<Requeue>, ReconcileError> {
         let Context {
@@ -304,11 +325,12 @@ impl Work<'_> {
         }
         told.turns(&self.build, decision.turns);
         if let Some(Action::Publish(publication)) = slow.first() {
-            self.facts.published = match self.registry().await? {
-                Ok(registry) => into_lookup(assemble::publish(&*registry, publication).await),
-                Err(fault) => Lookup::Failed(fault),
+            let result = match self.registry().await? {
+                Ok(registry) => assemble::publish(&*registry, publication).await,
+                Err(fault) => Err(fault),
             };
-            self.count(generation, matches!(self.facts.published, Lookup::Failed(_)));
+            self.count(generation, result.as_ref().err());
+            self.facts.published = into_lookup(result);
             return Ok(None);
         }
         Ok(Some(
@@ -319,11 +341,6 @@ impl Work<'_> {
     }
 
     async fn fetch_schedule(&mut self, plan: &Digest, generation: i64) -> Result<(), ReconcileError> {
-        let memory = &self.context.memory;
-        if let Some(known) = memory.schedule(plan.as_str()) {
-            self.facts.schedule = Lookup::Done(known);
-            return Ok(());
-        }
         let result = match (self.registry().await?, validate::validate(&self.build.spec)) {
             (Ok(registry), Ok(valid)) => assemble::schedule(&*registry, &valid.cache_repository, plan)
                 .await
@@ -336,21 +353,25 @@ impl Work<'_> {
             }),
         };
         if let Ok(schedule) = &result {
-            memory.keep_schedule(plan.as_str(), Arc::clone(schedule));
+            self.context
+                .memory
+                .keep_schedule(&self.uid, plan, Arc::clone(schedule));
         }
-        self.count(generation, result.is_err());
+        self.count(generation, result.as_ref().err());
         self.facts.schedule = into_lookup(result);
         Ok(())
     }
 
-    fn count(&mut self, generation: i64, failed: bool) {
-        if failed {
+    fn count(&mut self, generation: i64, fault: Option<&Fault>) {
+        if fault.is_some() {
             self.context.metrics.error("registry");
         }
-        self.context
-            .memory
-            .registry_answered(&self.uid, generation, failed);
-        self.facts.registry_attempts = self.context.memory.registry_attempts(&self.uid, generation);
+        let (memory, now) = (&self.context.memory, Timestamp::now());
+        memory.registry_answered(&self.uid, generation, fault, now);
+        self.facts.registry_attempts = memory
+            .trouble(&self.uid, generation)
+            .map_or(0, |trouble| trouble.attempts);
+        self.facts.registry_failed_at = Some(now);
     }
 
     /// The registries, with the build's credentials as they are now.

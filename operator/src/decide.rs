@@ -9,7 +9,7 @@
 //!                                     └──▶ Failed (every pod that is alive is deleted; the first failure is told)
 //! ```
 //! A decision always starts at the beginning and re-checks everything; it never depends on why it was asked for. The
-//! files below it: [`life`] when a run begins, ends and is told; `plan` and `stages` what pods are needed; `told` the
+//! files below it: `life` when a run begins, ends and is told; `plan` and `stages` what pods are needed; `told` the
 //! conditions.
 
 mod life;
@@ -248,7 +248,7 @@ fn plain(reason: &str, message: impl Into<String>) -> FailureStatus {
 
 /// How long to wait before the next attempt when `attempts` have failed: 1 s, 2 s, 4 s… up to a minute.
 pub fn backoff(attempts: u32) -> Duration {
-    Duration::from_secs(1 << attempts.saturating_sub(1).min(6)).min(Duration::from_secs(60))
+    Duration::from_secs(1 << attempts.saturating_sub(1).min(6)).min(Duration::from_mins(1))
 }
 
 #[cfg(test)]

@@ -40,6 +40,8 @@ pub struct Facts {
     pub published: Lookup<Published>,
     /// How often in this run the registry has failed the operator one after the other.
     pub registry_attempts: u32,
+    /// When it did so last.
+    pub registry_failed_at: Option<jiff::Timestamp>,
     /// Pods that the API server has just refused.
     pub refused: Vec<Refusal>,
 }

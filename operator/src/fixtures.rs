@@ -4,6 +4,8 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 use slipway_crd::{ImageBuild, ImageBuildStatus, Phase, Run};
+use slipway_oci::Digest;
+use slipway_plan::protocol::{Schedule, ScheduledResult, ScheduledStage};
 
 pub(crate) const START: i64 = 1_700_000_000;
 
@@ -38,5 +40,39 @@ pub(crate) fn status(phase: Phase) -> ImageBuildStatus {
             finished_at: phase.is_final().then(|| Time(at(60))),
         }),
         ..ImageBuildStatus::default()
+    }
+}
+
+/// A digest that is told apart by `n`.
+pub(crate) fn digest(n: u8) -> Digest {
+    Digest::from_sha256([n; 32])
+}
+
+/// A stage for linux/amd64 that needs `needs` before its first step.
+pub(crate) fn stage(name: &str, needs: &[usize]) -> ScheduledStage {
+    ScheduledStage {
+        id: format!("{name}-linux-amd64"),
+        name: name.to_owned(),
+        platform: "linux/amd64".parse().unwrap(),
+        key: "0".repeat(64),
+        start_after: needs.to_vec(),
+        needs: needs.to_vec(),
+        cached: None,
+        secrets: Vec::new(),
+        steps: 3,
+    }
+}
+
+/// A schedule whose last stage is the result.
+pub(crate) fn schedule(stages: Vec<ScheduledStage>) -> Schedule {
+    let stage = stages.len() - 1;
+    let results = vec![ScheduledResult {
+        platform: "linux/amd64".parse().unwrap(),
+        stage,
+    }];
+    Schedule {
+        version: 1,
+        stages,
+        results,
     }
 }

@@ -9,14 +9,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use slipway_crd::ImageBuild;
+use slipway_oci::Digest;
 use slipway_plan::protocol::Schedule;
+
+use crate::facts::Fault;
 
 /// A pod that the watch has not shown after this time has been created and deleted in between.
 const UNSEEN: Duration = Duration::from_secs(10);
-/// So many schedules are kept; others are read again.
-const SCHEDULES: usize = 256;
 
 /// Shared by all reconciles.
 #[derive(Default)]
@@ -25,7 +27,6 @@ pub struct Memory(Mutex<Inner>);
 #[derive(Default)]
 struct Inner {
     builds: HashMap<String, ByBuild>,
-    schedules: HashMap<String, Arc<Schedule>>,
 }
 
 #[derive(Default)]
@@ -33,8 +34,21 @@ struct ByBuild {
     /// As the API server returned it when the status was last written.
     written: Option<Arc<ImageBuild>>,
     created: HashMap<String, (Instant, Pod)>,
-    /// Failures of the registry one after the other, and the run that had them.
-    registry_attempts: (i64, u32),
+    trouble: Option<Trouble>,
+    schedule: Option<(Digest, Arc<Schedule>)>,
+}
+
+/// Failures of the registry in a run, one after the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// The run's generation.
+    pub run: i64,
+    /// How many.
+    pub attempts: u32,
+    /// The last one.
+    pub fault: Fault,
+    /// When that was.
+    pub at: Timestamp,
 }
 
 impl Memory {
@@ -86,44 +100,40 @@ impl Memory {
         shown.extend(known.created.values().map(|(_, pod)| Arc::new(pod.clone())));
     }
 
-    /// How often the registry has failed this run.
-    pub fn registry_attempts(&self, uid: &str, run: i64) -> u32 {
+    /// What the registry did to this run, unless its last answer was good.
+    pub fn trouble(&self, uid: &str, run: i64) -> Option<Trouble> {
         let inner = self.lock();
         inner
             .builds
-            .get(uid)
-            .map_or(0, |known| match known.registry_attempts {
-                (of, attempts) if of == run => attempts,
-                _ => 0,
-            })
+            .get(uid)?
+            .trouble
+            .clone()
+            .filter(|trouble| trouble.run == run)
     }
 
-    /// Counts an answer of the registry.
-    pub fn registry_answered(&self, uid: &str, run: i64, failed: bool) {
-        let attempts = if failed {
-            self.registry_attempts(uid, run) + 1
-        } else {
-            0
-        };
-        self.lock()
-            .builds
-            .entry(uid.to_owned())
-            .or_default()
-            .registry_attempts = (run, attempts);
+    /// Remembers an answer of the registry: a fault, or a good one that ends the count.
+    pub fn registry_answered(&self, uid: &str, run: i64, fault: Option<&Fault>, at: Timestamp) {
+        let before = self.trouble(uid, run).map_or(0, |trouble| trouble.attempts);
+        let trouble = fault.map(|fault| Trouble {
+            run,
+            attempts: before + 1,
+            fault: fault.clone(),
+            at,
+        });
+        self.lock().builds.entry(uid.to_owned()).or_default().trouble = trouble;
     }
 
-    /// The schedule of a plan, if it has been read.
-    pub fn schedule(&self, plan: &str) -> Option<Arc<Schedule>> {
-        self.lock().schedules.get(plan).cloned()
+    /// The schedule of a plan, if this build has read it. Not shared between builds: what a build may read is for its own
+    /// credentials to say.
+    pub fn schedule(&self, uid: &str, plan: &Digest) -> Option<Arc<Schedule>> {
+        let inner = self.lock();
+        let (of, schedule) = inner.builds.get(uid)?.schedule.as_ref()?;
+        (of == plan).then(|| Arc::clone(schedule))
     }
 
     /// Keeps a schedule.
-    pub fn keep_schedule(&self, plan: &str, schedule: Arc<Schedule>) {
-        let mut inner = self.lock();
-        if inner.schedules.len() >= SCHEDULES {
-            inner.schedules.clear();
-        }
-        inner.schedules.insert(plan.to_owned(), schedule);
+    pub fn keep_schedule(&self, uid: &str, plan: &Digest, schedule: Arc<Schedule>) {
+        self.lock().builds.entry(uid.to_owned()).or_default().schedule = Some((plan.clone(), schedule));
     }
 
     /// Forgets the builds that are not in `uids`.
@@ -180,15 +190,29 @@ mod tests {
     }
 
     #[test]
-    fn failures_of_the_registry_are_counted_by_run() {
+    fn failures_of_the_registry_are_counted_by_run_until_it_answers() {
         let memory = Memory::default();
-        memory.registry_answered("u", 1, true);
-        memory.registry_answered("u", 1, true);
-        assert_eq!(
-            (memory.registry_attempts("u", 1), memory.registry_attempts("u", 2)),
-            (2, 0)
-        );
-        memory.registry_answered("u", 1, false);
-        assert_eq!(memory.registry_attempts("u", 1), 0);
+        let fault = Fault {
+            reason: "RegistryUnreachable",
+            message: "away".into(),
+            transient: true,
+        };
+        memory.registry_answered("u", 1, Some(&fault), fixtures::at(1));
+        memory.registry_answered("u", 1, Some(&fault), fixtures::at(2));
+        let trouble = memory.trouble("u", 1).unwrap();
+        assert_eq!((trouble.attempts, trouble.at), (2, fixtures::at(2)));
+        assert_eq!(memory.trouble("u", 2), None);
+        memory.registry_answered("u", 1, None, fixtures::at(3));
+        assert_eq!(memory.trouble("u", 1), None);
+    }
+
+    #[test]
+    fn a_schedule_is_its_builds_own() {
+        let memory = Memory::default();
+        let schedule = Arc::new(fixtures::schedule(vec![fixtures::stage("a", &[])]));
+        memory.keep_schedule("u", &fixtures::digest(1), schedule);
+        assert!(memory.schedule("u", &fixtures::digest(1)).is_some());
+        assert!(memory.schedule("u", &fixtures::digest(2)).is_none());
+        assert!(memory.schedule("other", &fixtures::digest(1)).is_none());
     }
 }

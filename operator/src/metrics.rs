@@ -9,13 +9,13 @@ use prometheus_client::{
 };
 use slipway_crd::{ImageBuildStatus, Phase, conditions};
 
-/// Label of [`Metrics::builds`].
+/// Label of the builds by phase.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct PhaseLabel {
     phase: &'static str,
 }
 
-/// Label of [`Metrics::finished`].
+/// Label of the runs that ended.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ReasonLabel {
     reason: String,

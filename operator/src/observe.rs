@@ -106,14 +106,24 @@ fn check<'a>(
     map: impl Fn(&str) -> Option<&'a ConfigMap>,
     args: &mut Args,
 ) -> Result<(), Fault> {
+    check_secrets(build, namespace, secret)?;
+    check_maps(build, namespace, map, args)
+}
+
+fn absent(reason: &'static str, message: String) -> Result<(), Fault> {
+    Err(Fault {
+        reason,
+        message,
+        transient: false,
+    })
+}
+
+fn check_secrets<'a>(
+    build: &ImageBuild,
+    namespace: &str,
+    secret: impl Fn(&str) -> Option<&'a Secret>,
+) -> Result<(), Fault> {
     let spec = &build.spec;
-    let absent = |reason, message: String| {
-        Err(Fault {
-            reason,
-            message,
-            transient: false,
-        })
-    };
     for wanted in &spec.secrets {
         let reference = &wanted.secret_ref;
         let Some(found) = secret(&reference.name) else {
@@ -163,6 +173,16 @@ fn check<'a>(
             );
         }
     }
+    Ok(())
+}
+
+fn check_maps<'a>(
+    build: &ImageBuild,
+    namespace: &str,
+    map: impl Fn(&str) -> Option<&'a ConfigMap>,
+    args: &mut Args,
+) -> Result<(), Fault> {
+    let spec = &build.spec;
     if let Some(source) = spec.source.as_ref().and_then(|source| source.config_map.as_ref()) {
         let Some(found) = map(&source.name) else {
             return absent(

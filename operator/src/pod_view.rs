@@ -132,11 +132,9 @@ fn state(pod: &Pod, kind: &Kind, created: Timestamp) -> PodState {
     let terminated = container(pod).and_then(|container| container.state.as_ref()?.terminated.as_ref());
     // The container's end is known before the pod's phase follows: the next stage need not wait for that.
     match (phase, terminated) {
-        ("Succeeded", None) => failed_without_container(pod, created),
-        ("Failed", None) => failed_without_container(pod, created),
+        ("Succeeded" | "Failed", None) => failed_without_container(pod, created),
         (_, Some(terminated)) => ended(pod, kind, terminated, created),
-        ("Running", None) => PodState::Running,
-        ("Unknown", None) => PodState::Running,
+        ("Running" | "Unknown", None) => PodState::Running,
         _ => PodState::Waiting(wait(pod)),
     }
 }

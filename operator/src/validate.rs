@@ -110,6 +110,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    #[allow(clippy::needless_pass_by_value, reason = "reads better at the many calls")]
     fn spec(change: serde_json::Value) -> ImageBuildSpec {
         let mut spec = json!({"output": {"images": ["r.example.com:5000/team/app:1.4"]}});
         spec.as_object_mut()
@@ -125,7 +126,7 @@ mod tests {
             valid.cache_repository.without_tag_and_digest(),
             "r.example.com:5000/team/app"
         );
-        assert_eq!(valid.timeout, Duration::from_secs(3600));
+        assert_eq!(valid.timeout, Duration::from_hours(1));
         let valid = validate(&spec(json!({"cache": {"repository": "r.example.com/cache"}}))).unwrap();
         assert_eq!(
             valid.cache_repository.without_tag_and_digest(),

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 /// A spec and what must come of it.
-pub struct Case {
+pub(crate) struct Case {
     /// What is tried.
     pub name: &'static str,
     /// The spec, whole.
@@ -63,7 +63,7 @@ fn refuse_by_schema(name: &'static str, pointer: &str, value: Value, message: &'
 
 /// All cases.
 #[allow(clippy::too_many_lines, reason = "a table")]
-pub fn all() -> Vec<Case> {
+pub(crate) fn all() -> Vec<Case> {
     let mut cases = vec![
         accept("the plain case", "target", json!("final")),
         // Source and Dockerfile.

@@ -69,11 +69,9 @@ fn begins(
         return Some(reasons::SPEC_CHANGED);
     }
     match status.phase.unwrap_or_default() {
-        // The image is there and nothing that it depends on has changed.
-        Phase::Succeeded => None,
         Phase::Failed if status.observed_generation != Some(generation) => Some(reasons::SPEC_CHANGED),
         Phase::Failed if waits_for_input(status) && !missing => Some(reasons::INPUT_APPEARED),
-        // A run goes on when only its retries, timeout or pod settings change.
+        // An image stays, and a run goes on, when nothing has changed that the image depends on.
         _ => None,
     }
 }
@@ -337,20 +335,19 @@ impl Draft<'_> {
 
 /// Place and message of a failure in one line.
 pub(super) fn one_line(failure: &FailureStatus) -> String {
-    let mut text = String::new();
-    if let Some(stage) = &failure.stage {
-        text.push_str("stage ");
-        text.push_str(stage);
-        if let Some(platform) = &failure.platform {
-            text.push_str(" (");
-            text.push_str(platform);
-            text.push(')');
-        }
-        text.push_str(": ");
-    }
-    if let (Some(file), Some(line)) = (&failure.file, failure.line) {
-        text.push_str(&format!("{file}:{line}: "));
-    }
-    text.push_str(&failure.message);
-    text
+    let platform = failure
+        .platform
+        .as_ref()
+        .map(|platform| format!(" ({platform})"))
+        .unwrap_or_default();
+    let stage = failure
+        .stage
+        .as_ref()
+        .map(|stage| format!("stage {stage}{platform}: "))
+        .unwrap_or_default();
+    let place = match (&failure.file, failure.line) {
+        (Some(file), Some(line)) => format!("{file}:{line}: "),
+        _ => String::new(),
+    };
+    format!("{stage}{place}{}", failure.message)
 }

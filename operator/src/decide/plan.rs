@@ -16,7 +16,7 @@ pub(super) enum Attempt {
     /// Begin with this number, now.
     Start(u32),
     /// It failed for good.
-    Failed(FailureStatus, jiff::Timestamp),
+    Failed(Box<FailureStatus>, jiff::Timestamp),
 }
 
 impl Draft<'_> {
@@ -90,7 +90,7 @@ impl Draft<'_> {
                     } else {
                         conditions::PLANNED
                     },
-                    failure,
+                    *failure,
                 );
             }
         }
@@ -111,7 +111,7 @@ impl Draft<'_> {
                     reasons::POD_LOST,
                     format!("{message}, and spec.retries allows no other"),
                 );
-                return Attempt::Failed(failure, self.o.now);
+                return Attempt::Failed(Box::new(failure), self.o.now);
             }
             self.turn(reasons::RETRYING, true, None, format!("{message}; trying again"));
             return Attempt::Start(attempts + 1);
@@ -143,7 +143,7 @@ impl Draft<'_> {
                 if failed.transient && attempts > 1 {
                     failure.message = format!("{} (attempt {attempts} of {attempts})", failure.message);
                 }
-                Attempt::Failed(failure, failed.at)
+                Attempt::Failed(Box::new(failure), failed.at)
             }
             PodState::Waiting(wait) => self.wait(what, pod, wait),
             PodState::Running | PodState::Planned { .. } | PodState::Finished { .. } => Attempt::Going,
@@ -177,7 +177,7 @@ impl Draft<'_> {
             .checked_add(self.o.start_timeout)
             .unwrap_or(self.o.now);
         if self.o.now >= deadline {
-            return Attempt::Failed(super::plain(reason, message), self.o.now);
+            return Attempt::Failed(Box::new(super::plain(reason, message)), self.o.now);
         }
         self.look_at(deadline);
         self.hold(reason, message);

@@ -10,7 +10,7 @@ use slipway_plan::protocol::{Schedule, ScheduledStage};
 
 use super::{Action, Draft, backoff, plain, plan::Attempt};
 use crate::{
-    facts::{Lookup, Publication},
+    facts::{Fault, Lookup, Publication},
     naming,
     pod_view::{Kind, PodState},
     validate::Valid,
@@ -42,7 +42,8 @@ impl Draft<'_> {
             Lookup::Untried => return self.actions.push(Action::FetchSchedule { plan: plan.clone() }),
             Lookup::Failed(fault) => {
                 let fault = fault.clone();
-                return self.registry_failed(conditions::PLANNED, &fault, "read the plan");
+                let again = Action::FetchSchedule { plan: plan.clone() };
+                return self.registry_failed(conditions::PLANNED, &fault, "read the plan", again);
             }
         };
         if let Err(message) = check(&schedule, valid) {
@@ -185,7 +186,7 @@ impl Draft<'_> {
                 failure.stage = Some(row.name.clone());
                 failure.platform = Some(row.platform.clone());
                 failure.pod.clone_from(&row.pod);
-                failures.push((at, failure));
+                failures.push((at, *failure));
             }
         }
         self.put(index, row);
@@ -237,22 +238,34 @@ impl Draft<'_> {
             Lookup::Done(published) => self.succeed(&publication, published),
             Lookup::Failed(fault) => {
                 let fault = fault.clone();
-                self.registry_failed(conditions::PUSHED, &fault, "push the image");
+                self.registry_failed(
+                    conditions::PUSHED,
+                    &fault,
+                    "push the image",
+                    Action::Publish(publication),
+                );
             }
         }
     }
 
-    fn registry_failed(&mut self, condition: &str, fault: &crate::facts::Fault, what: &str) {
+    /// What to do after the registry failed the operator: wait, ask once more, or give up.
+    fn registry_failed(&mut self, condition: &str, fault: &Fault, what: &str, again: Action) {
         let attempts = self.o.facts.registry_attempts;
         let message = format!("failed to {what}: {}", fault.message);
-        if fault.transient && attempts <= self.o.build.spec.retries {
-            self.hold(
-                fault.reason,
-                format!("{message} (attempt {attempts}; trying again)"),
-            );
-            self.look_in(backoff(attempts));
+        if !fault.transient || attempts > self.o.build.spec.retries {
+            return self.fail(condition, plain(fault.reason, message));
+        }
+        self.hold(
+            fault.reason,
+            format!("{message} (attempt {attempts}; trying again)"),
+        );
+        let failed_at = self.o.facts.registry_failed_at.unwrap_or(self.o.now);
+        let due = failed_at.checked_add(backoff(attempts)).unwrap_or(self.o.now);
+        // Whatever asks for this decision meanwhile (the status just written does), the registry is left in peace.
+        if self.o.now < due {
+            self.look_at(due);
         } else {
-            self.fail(condition, plain(fault.reason, message));
+            self.actions.push(again);
         }
     }
 }
