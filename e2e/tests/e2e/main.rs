@@ -7,3 +7,4 @@ mod image;
 mod isolation;
 mod life;
 mod operator;
+mod secrets;

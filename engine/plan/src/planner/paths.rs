@@ -1,26 +1,6 @@
 //! Slash-separated paths by Go's rules, and the few rules for Windows images that a Linux builder needs.
 
-/// The shortest path with the same meaning: no `//`, no `.`, no `x/..`; `..` at a root goes away; empty is `.`.
-pub(crate) fn clean(path: &str) -> String {
-    let rooted = path.starts_with('/');
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." if parts.last().is_some_and(|last| *last != "..") => {
-                parts.pop();
-            }
-            ".." if rooted => {}
-            other => parts.push(other),
-        }
-    }
-    let joined = parts.join("/");
-    match (rooted, joined.is_empty()) {
-        (true, _) => format!("/{joined}"),
-        (false, true) => ".".to_owned(),
-        (false, false) => joined,
-    }
-}
+pub(crate) use slipway_dockerfile::paths::clean;
 
 /// As [`clean`], but a trailing `/` or `/.`, which says that a path is a directory, stays.
 pub(crate) fn clean_keeping_end(path: &str) -> String {
