@@ -59,6 +59,7 @@ e2e: install ## The end-to-end tests alone; SCENARIO=name for one
 
 .PHONY: e2e-bin
 e2e-bin:
+	@test -x $(E2E) || echo "== building slipway-e2e (minutes, the first time)"
 	@cargo build --quiet -p slipway-e2e
 
 .PHONY: packages
