@@ -210,6 +210,26 @@ fn a_plain_archive_has_no_whiteouts() {
     assert_eq!(fs::read_to_string(dir.path().join(".wh.name")).unwrap(), "kept");
 }
 
+/// A layer describes a directory whole, as an overlay of layers shows it; any other archive adds to what is there.
+#[test]
+fn a_layers_directory_takes_the_old_ones_attributes_away() {
+    use rustix::fs::{XattrFlags, lgetxattr, lsetxattr};
+    for (whiteouts, stays) in [(true, false), (false, true)] {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("d");
+        fs::create_dir(&place).unwrap();
+        lsetxattr(&place, "user.note", b"old", XattrFlags::empty()).unwrap();
+        let options = UnpackOptions { whiteouts, ..apply() };
+        unpack(&Hostile::new().dir("d").0[..], dir.path(), &options).unwrap();
+        let mut value = [0; 8];
+        assert_eq!(
+            lgetxattr(&place, "user.note", &mut value[..]).is_ok(),
+            stays,
+            "whiteouts: {whiteouts}"
+        );
+    }
+}
+
 #[test]
 fn implied_parents_get_the_attributes_of_the_layers_below() {
     use std::os::unix::fs::PermissionsExt;

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::{
     fs::{
         AtFlags, Gid, Mode as Bits, OFlags, Timespec, Timestamps, Uid, XattrFlags, chownat, fchmod, fchown,
-        fsetxattr, futimens, openat, utimensat,
+        fremovexattr, fsetxattr, futimens, openat, utimensat,
     },
     io::Errno,
 };
@@ -14,8 +14,19 @@ use rustix::{
 use super::{Placer, failed, show};
 use crate::{
     Error,
+    overlay::kept_xattrs,
     tar::{Entry, Kind},
 };
+
+/// Removes the attributes that a layer could carry and this entry does not.
+fn forget_xattrs(dir: &OwnedFd, entry: &Entry) -> Result<(), Errno> {
+    for (name, _) in kept_xattrs(dir)? {
+        if entry.xattrs.iter().all(|(wanted, _)| *wanted != name) {
+            fremovexattr(dir, &name[..])?;
+        }
+    }
+    Ok(())
+}
 
 impl Placer<'_> {
     pub(super) fn set_file_attributes(
@@ -41,6 +52,11 @@ impl Placer<'_> {
             None => openat(&self.root, ".", flags, Bits::empty()),
         }
         .map_err(|errno| failed("open", full, errno))?;
+        // A layer's entry is all that is true of its directory, as an overlay of layers shows it; the directory that
+        // was here before may have said more. Any other archive (`ADD`) adds to what is there.
+        if self.options.whiteouts {
+            forget_xattrs(&dir, entry).map_err(|errno| failed("clear the attributes of", full, errno))?;
+        }
         self.set_by_descriptor(&dir, full, entry)?;
         self.directory_times.push((full.to_vec(), entry.mtime));
         Ok(())
