@@ -28,6 +28,7 @@ use crate::{
     memory::Memory,
     metrics::Metrics,
     observe,
+    pod_store::{PodStore, PodsGone},
     registry::{Connect, Registry},
     report::{Reporter, Told},
     validate,
@@ -54,7 +55,7 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// Where events go.
     pub told: Told,
-    pods: reflector::Store<Pod>,
+    pods: PodStore,
 }
 
 /// Why a reconcile did not come to its end; it is tried again.
@@ -64,8 +65,8 @@ pub enum ReconcileError {
     #[error("failed to understand the ImageBuild: {0}; was the CRD upgraded with the chart?")]
     Invalid(String),
     /// The watch of pods has ended.
-    #[error("failed to read pods: the watch has ended")]
-    PodsGone,
+    #[error(transparent)]
+    PodsGone(#[from] PodsGone),
     /// What the spec refers to could not be read.
     #[error("failed to read what the build refers to: {0}")]
     Observe(#[source] Box<kube::Error>),
@@ -100,7 +101,7 @@ pub async fn run(
         memory: Memory::default(),
         metrics,
         told,
-        pods,
+        pods: PodStore::new(pods),
     });
     let controller = Controller::new(builds, watcher::Config::default())
         .owns_stream(pod_changes)
@@ -163,12 +164,10 @@ fn watch_pods(
 }
 
 async fn sweep(builds: reflector::Store<Guarded>, context: Arc<Context>) {
-    let mut ticks = tokio::time::interval(SWEEP);
     loop {
-        ticks.tick().await;
-        if builds.wait_until_ready().await.is_err() {
-            return;
-        }
+        // Never `wait_until_ready`: the controller waits for this store, and kube wakes only the last who asked. While
+        // the first list is not there nothing is remembered either, so there is nothing to lose.
+        tokio::time::sleep(SWEEP).await;
         let uids: HashSet<String> = builds.state().iter().filter_map(|build| build.uid()).collect();
         context.memory.keep_only(&uids);
         context.metrics.keep_only(&uids);
@@ -194,15 +193,12 @@ async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<Reque
         .0
         .as_ref()
         .map_err(|invalid| ReconcileError::Invalid(invalid.error.clone()))?;
-    context
-        .pods
-        .wait_until_ready()
-        .await
-        .map_err(|_| ReconcileError::PodsGone)?;
+    let pods = context.pods.ready().await?;
     let uid = build.uid().unwrap_or_default();
     let mut work = Work {
         build: context.memory.newest(&uid, Arc::new(build.clone())),
         context: &context,
+        pods,
         facts: Facts::default(),
         args: crate::facts::Args::default(),
         uid,
@@ -219,6 +215,7 @@ async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<Reque
 /// One reconcile.
 struct Work<'a> {
     context: &'a Context,
+    pods: &'a reflector::Store<Pod>,
     build: Arc<ImageBuild>,
     uid: String,
     facts: Facts,
@@ -257,7 +254,7 @@ impl Work<'_> {
             memory,
             metrics,
             told,
-            pods,
+            pods: _,
             connect: _,
         } = self.context;
         if decide::wants_inputs(&self.build) {
@@ -267,7 +264,7 @@ impl Work<'_> {
             self.facts.missing = inputs.missing;
             self.args = inputs.args;
         }
-        let views = observe::pods(pods, memory, &self.build);
+        let views = observe::pods(self.pods, memory, &self.build);
         let observed = Observed {
             build: &self.build,
             pods: &views,

@@ -29,6 +29,7 @@ pub mod memory;
 pub mod metrics;
 pub mod naming;
 pub mod observe;
+pub mod pod_store;
 pub mod pod_view;
 pub mod pods;
 pub mod registry;
