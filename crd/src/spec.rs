@@ -9,14 +9,25 @@
     reason = "KubeSchema repeats each type inside a function body"
 )]
 
+mod cache;
+mod output;
+mod pods;
+mod secrets;
+mod source;
+
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Affinity, ResourceRequirements, Toleration};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{rules, status::ImageBuildStatus};
+
+pub use cache::Cache;
+pub use output::Output;
+pub use pods::Pods;
+pub use secrets::Secret;
+pub use source::{ConfigMapSource, KeyToPath, Source};
 
 /// The Dockerfile's path when the spec names none.
 pub const DEFAULT_DOCKERFILE: &str = "Dockerfile";
@@ -184,43 +195,6 @@ const fn default_retries() -> u32 {
     DEFAULT_RETRIES
 }
 
-/// The files that a build can copy from. Exactly one field is given.
-#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[x_kube(validation = Rule::new(rules::ONE_SOURCE.0).message(rules::ONE_SOURCE.1))]
-#[serde(rename_all = "camelCase")]
-pub struct Source {
-    /// The files are the keys of a ConfigMap of the same namespace; for small sources, up to 1 MiB.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub config_map: Option<ConfigMapSource>,
-}
-
-/// A ConfigMap as source: one file for each key.
-#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ConfigMapSource {
-    /// The ConfigMap's name.
-    #[schemars(length(min = 1, max = 253))]
-    pub name: String,
-    /// Which keys become which files; every key becomes a file of its own name when left out. A key has no `/` in it, so
-    /// this is how files in folders are made.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 256))]
-    pub items: Vec<KeyToPath>,
-}
-
-/// A key of a ConfigMap and the file that it becomes.
-#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct KeyToPath {
-    /// The key.
-    #[schemars(length(min = 1, max = 253))]
-    pub key: String,
-    /// The file's path, relative to the source's root.
-    #[schemars(length(min = 1, max = 1024))]
-    #[x_kube(validation = Rule::new(rules::ITEM_PATH.0).message(rules::ITEM_PATH.1))]
-    pub path: String,
-}
-
 /// The Dockerfile: a path in the source, or its text.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[x_kube(validation = Rule::new(rules::PATH_XOR_INLINE.0).message(rules::PATH_XOR_INLINE.1))]
@@ -291,95 +265,4 @@ pub struct NameRef {
     /// The object's name.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-}
-
-/// A secret for `RUN --mount=type=secret`.
-#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Secret {
-    /// The id that the Dockerfile uses.
-    #[schemars(length(min = 1, max = 63))]
-    #[x_kube(validation = Rule::new(rules::SECRET_ID.0).message(rules::SECRET_ID.1))]
-    pub id: String,
-    /// The key of a Secret that holds the value.
-    pub secret_ref: KeyRef,
-}
-
-/// Where results are kept, and whether they are used.
-#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Cache {
-    /// The repository for contexts, plans, stage results and cache entries; that of the first image when left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 512))]
-    #[x_kube(validation = Rule::new(rules::CACHE_REPOSITORY.0).message(rules::CACHE_REPOSITORY.1))]
-    pub repository: Option<String>,
-    /// Run every step although its result is known. New results are kept all the same.
-    #[serde(default)]
-    pub no_cache: bool,
-}
-
-/// Where the image goes.
-#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Output {
-    /// The image's names, each `REGISTRY/REPOSITORY:TAG`. All are written when all stages are done, or none.
-    #[schemars(length(min = 1, max = 16), inner(length(min = 1, max = 512)))]
-    #[x_kube(
-        validation = Rule::new(rules::IMAGES_NO_DIGEST.0).message(rules::IMAGES_NO_DIGEST.1),
-        validation = Rule::new(rules::IMAGES.0).message(rules::IMAGES.1),
-        merge_strategy = ListMerge::Set
-    )]
-    pub images: Vec<String>,
-    /// Secrets of type `kubernetes.io/dockerconfigjson` of the same namespace, for all registries that the build reads
-    /// from and writes to.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
-    pub credentials: Vec<NameRef>,
-}
-
-/// Settings for the pods that build; each is passed to every pod of the build.
-#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Pods {
-    /// Resources of the one container of each pod; the chart's `runner.resources` when left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub resources: Option<ResourceRequirements>,
-    /// Labels that a node must have, beside the operating system and architecture of the stage.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 64))]
-    pub node_selector: BTreeMap<String, String>,
-    /// Taints that the pods tolerate.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
-    pub tolerations: Vec<Toleration>,
-    /// Affinity to nodes and pods.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub affinity: Option<Affinity>,
-    /// Labels for the pods, for instance those of a queueing system.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 64))]
-    #[x_kube(validation = Rule::new(rules::POD_LABELS.0).message(rules::POD_LABELS.1))]
-    pub labels: BTreeMap<String, String>,
-    /// Annotations for the pods.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 64))]
-    pub annotations: BTreeMap<String, String>,
-    /// The pods' priority class.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
-    pub priority_class_name: Option<String>,
-    /// The pods' runtime class.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
-    pub runtime_class_name: Option<String>,
-    /// The pods' service account; its token is not mounted, so this matters to admission policies only.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
-    pub service_account_name: Option<String>,
-    /// Secrets of the same namespace to pull the runner image with, in addition to the chart's.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
-    pub image_pull_secrets: Vec<NameRef>,
 }
