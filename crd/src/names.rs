@@ -7,8 +7,8 @@ pub const FIELD_MANAGER: &str = "slipway";
 
 /// Label: name of the ImageBuild that an object belongs to (shortened with a hash where it exceeds 63 characters).
 pub const LABEL_BUILD: &str = "slipway.build/build";
-/// Label: generation of the ImageBuild's run that a pod was made for.
-pub const LABEL_GENERATION: &str = "slipway.build/generation";
+/// Label: number of the ImageBuild's run that a pod was made for, as `status.runs` counts them.
+pub const LABEL_RUN: &str = "slipway.build/run";
 /// Label: `plan` or `stage`.
 pub const LABEL_KIND: &str = "slipway.build/kind";
 /// Label: id of the stage in the plan, like `build-linux-amd64`; stage pods only.

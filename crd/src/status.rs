@@ -69,6 +69,9 @@ pub struct ImageBuildStatus {
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+    /// How many runs this ImageBuild has begun: the number of the newest, and the pods' label `slipway.build/run`.
+    #[serde(default)]
+    pub runs: i64,
     /// The run that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<Run>,
@@ -92,7 +95,7 @@ pub struct ImageBuildStatus {
 #[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Run {
-    /// The generation that this run began with; the pods' label `slipway.build/generation`.
+    /// The generation of the spec that this run began with.
     pub generation: i64,
     /// A digest of the part of the spec that the image depends on: a change of the rest (`ttlSecondsAfterFinished`,
     /// `suspend` of a finished build…) builds nothing again.
@@ -164,6 +167,9 @@ impl StageState {
 pub struct StageStatus {
     /// Unique in the build: `build-linux-amd64`; the pods' label `slipway.build/stage`.
     pub id: String,
+    /// The key of its result: stages of other builds with the same key make the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
     /// The stage's name in the Dockerfile, or `stage-N`.
     pub name: String,
     /// The platform whose node it runs on.

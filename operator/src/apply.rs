@@ -31,8 +31,8 @@ pub struct Applier<'a> {
     pub memory: &'a Memory,
     /// The build.
     pub build: &'a ImageBuild,
-    /// The generation that its run began with.
-    pub generation: i64,
+    /// The number of its run.
+    pub run: i64,
     /// Values of its arguments; needed for the first plan pod only.
     pub args: &'a Args,
     /// Its plan and schedule, once they are known.
@@ -75,7 +75,7 @@ impl Applier<'_> {
         let maker = Maker {
             config: self.config,
             build: self.build,
-            generation: self.generation,
+            run: self.run,
         };
         match action {
             Action::StartPlan { attempt } => {
@@ -111,13 +111,7 @@ impl Applier<'_> {
             why,
         };
         let valid = validate::validate(&self.build.spec).map_err(|error| fault(error.to_string()))?;
-        let request = pods::request(
-            self.build,
-            self.generation,
-            &valid,
-            self.args,
-            &self.config.registries,
-        );
+        let request = pods::request(self.build, &valid, self.args, &self.config.registries);
         let map = pods::request_config_map(maker, &request).map_err(|error| fault(error.to_string()))?;
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace());
         let params = PatchParams::apply(names::FIELD_MANAGER).force();

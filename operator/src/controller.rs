@@ -2,12 +2,11 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use futures::{Stream, StreamExt as _};
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, Client, ResourceExt as _,
-    core::DeserializeGuard,
     runtime::{
         Controller, WatchStreamExt as _,
         controller::Action as Requeue,
@@ -28,6 +27,7 @@ use crate::{
     memory::Memory,
     metrics::Metrics,
     observe,
+    peers::{Guarded, Peers},
     pod_store::{PodStore, PodsGone},
     registry::{Connect, Registry},
     report::{Reporter, Told},
@@ -38,8 +38,6 @@ use crate::{
 const TURNS: usize = 8;
 /// How often what belongs to builds that are gone is forgotten.
 const SWEEP: Duration = Duration::from_mins(1);
-
-type Guarded = DeserializeGuard<ImageBuild>;
 
 /// What every reconcile has.
 pub struct Context {
@@ -55,6 +53,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// Where events go.
     pub told: Told,
+    /// The other builds.
+    pub peers: Arc<Peers>,
     pods: PodStore,
 }
 
@@ -92,7 +92,9 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send + Sync + 'static,
 ) {
     let (pods, pod_changes) = watch_pods(&client, namespace.as_deref());
-    let builds: Api<Guarded> = api(&client, namespace.as_deref());
+    let (peers, woken) = Peers::new();
+    let peers = Arc::new(peers);
+    let (builds, build_changes) = watch_builds(&client, namespace.as_deref(), Arc::clone(&peers));
     let told = Told::start(recorder, Arc::clone(&metrics));
     let context = Arc::new(Context {
         client,
@@ -101,10 +103,12 @@ pub async fn run(
         memory: Memory::default(),
         metrics,
         told,
+        peers,
         pods: PodStore::new(pods),
     });
-    let controller = Controller::new(builds, watcher::Config::default())
+    let controller = Controller::for_stream(build_changes, builds)
         .owns_stream(pod_changes)
+        .reconcile_on(woken)
         .graceful_shutdown_on(shutdown);
     let sweeper = sweep(controller.store(), Arc::clone(&context));
     let work = controller
@@ -134,6 +138,25 @@ where
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
     }
+}
+
+/// One watch for the store, for what builds know of each other, and for the triggers, in this order: a reconcile never
+/// knows less than what has triggered it.
+fn watch_builds(
+    client: &Client,
+    namespace: Option<&str>,
+    peers: Arc<Peers>,
+) -> (
+    reflector::Store<Guarded>,
+    impl Stream<Item = Result<Guarded, watcher::Error>> + Send + 'static,
+) {
+    let (store, writer) = reflector::store();
+    let changes = watcher(api::<Guarded>(client, namespace), watcher::Config::default())
+        .default_backoff()
+        .reflect(writer)
+        .inspect_ok(move |event| peers.see(event))
+        .applied_objects();
+    (store, changes)
 }
 
 /// One watch for both the store that decisions read and the triggers: a trigger never comes before its pod is stored.
@@ -234,7 +257,7 @@ impl Work<'_> {
         if let Some(known) = plan.and_then(|plan| memory.schedule(&self.uid, &plan)) {
             self.facts.schedule = Lookup::Done(known);
         }
-        let run = status.run.as_ref().map_or(-1, |run| run.generation);
+        let run = status.runs;
         let Some(trouble) = memory.trouble(&self.uid, run) else {
             return;
         };
@@ -254,6 +277,7 @@ impl Work<'_> {
             memory,
             metrics,
             told,
+            peers,
             pods: _,
             connect: _,
         } = self.context;
@@ -276,7 +300,7 @@ impl Work<'_> {
 
         let (slow, quick): (Vec<Action>, Vec<Action>) =
             decision.actions.into_iter().partition(Action::is_slow);
-        let generation = decision.status.run.as_ref().map_or(0, |run| run.generation);
+        let run = decision.status.runs;
         let plan: Option<Digest> = decision
             .status
             .plan
@@ -291,7 +315,7 @@ impl Work<'_> {
             config,
             memory,
             build: &self.build,
-            generation,
+            run,
             args: &self.args,
             plan: plan.as_ref().zip(schedule.map(AsRef::as_ref)),
         };
@@ -303,13 +327,14 @@ impl Work<'_> {
         }
         if let Some(Action::FetchSchedule { plan }) = slow.first() {
             // Before anything is written: the pods of the first stages are what everybody waits for.
-            self.fetch_schedule(plan, generation).await?;
+            self.fetch_schedule(plan, run).await?;
             return Ok(None);
         }
         let reporter = Reporter {
             client,
             metrics,
             memory,
+            peers,
         };
         match reporter.status(&self.build, &decision.status).await {
             Ok(Some(written)) => self.build = Arc::new(written),
@@ -326,7 +351,7 @@ impl Work<'_> {
                 Ok(registry) => assemble::publish(&*registry, publication).await,
                 Err(fault) => Err(fault),
             };
-            self.count(generation, result.as_ref().err());
+            self.count(run, result.as_ref().err());
             self.facts.published = into_lookup(result);
             return Ok(None);
         }
@@ -337,7 +362,7 @@ impl Work<'_> {
         ))
     }
 
-    async fn fetch_schedule(&mut self, plan: &Digest, generation: i64) -> Result<(), ReconcileError> {
+    async fn fetch_schedule(&mut self, plan: &Digest, run: i64) -> Result<(), ReconcileError> {
         let result = match (self.registry().await?, validate::validate(&self.build.spec)) {
             (Ok(registry), Ok(valid)) => assemble::schedule(&*registry, &valid.cache_repository, plan)
                 .await
@@ -354,19 +379,19 @@ impl Work<'_> {
                 .memory
                 .keep_schedule(&self.uid, plan, Arc::clone(schedule));
         }
-        self.count(generation, result.as_ref().err());
+        self.count(run, result.as_ref().err());
         self.facts.schedule = into_lookup(result);
         Ok(())
     }
 
-    fn count(&mut self, generation: i64, fault: Option<&Fault>) {
+    fn count(&mut self, run: i64, fault: Option<&Fault>) {
         if fault.is_some() {
             self.context.metrics.error("registry");
         }
         let (memory, now) = (&self.context.memory, Timestamp::now());
-        memory.registry_answered(&self.uid, generation, fault, now);
+        memory.registry_answered(&self.uid, run, fault, now);
         self.facts.registry_attempts = memory
-            .trouble(&self.uid, generation)
+            .trouble(&self.uid, run)
             .map_or(0, |trouble| trouble.attempts);
         self.facts.registry_failed_at = Some(now);
     }

@@ -159,9 +159,9 @@ impl<'a> Draft<'a> {
         self.o.build.metadata.generation.unwrap_or_default()
     }
 
-    /// The generation that pods of this run are labelled with.
-    fn run_generation(&self) -> i64 {
-        self.status.run.as_ref().map_or(-1, |run| run.generation)
+    /// The number that pods of this run are labelled with; that of no pod while there is no run.
+    fn run_number(&self) -> i64 {
+        self.status.run.as_ref().map_or(-1, |_| self.status.runs)
     }
 
     fn phase(&self) -> Phase {
@@ -170,8 +170,8 @@ impl<'a> Draft<'a> {
 
     /// Pods of this run.
     fn pods(&self) -> impl Iterator<Item = &'a PodView> + use<'a> {
-        let run = self.run_generation();
-        self.o.pods.iter().filter(move |pod| pod.generation == run)
+        let run = self.run_number();
+        self.o.pods.iter().filter(move |pod| pod.run == run)
     }
 
     fn turn(&mut self, reason: &str, warning: bool, pod: Option<&str>, note: impl Into<String>) {

@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use slipway_oci::{Digest, Platform, Reference};
 use slipway_plan::protocol::Schedule;
 
+use crate::peers::Others;
+
 /// Something that went wrong outside, told in a stable word.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -44,6 +46,8 @@ pub struct Facts {
     pub registry_failed_at: Option<jiff::Timestamp>,
     /// Pods that the API server has just refused.
     pub refused: Vec<Refusal>,
+    /// The other builds, as far as this one depends on them.
+    pub peers: Others,
 }
 
 /// A pod that the API server refused.

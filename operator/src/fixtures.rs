@@ -28,11 +28,12 @@ pub(crate) fn build() -> ImageBuild {
     .unwrap()
 }
 
-/// A status of a run of generation 1 that began at second 0.
+/// A status of the first run, of generation 1, that began at second 0.
 pub(crate) fn status(phase: Phase) -> ImageBuildStatus {
     ImageBuildStatus {
         observed_generation: Some(1),
         phase: Some(phase),
+        runs: 1,
         run: Some(Run {
             generation: 1,
             inputs: crate::validate::inputs(&build().spec),

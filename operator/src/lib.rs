@@ -11,6 +11,7 @@
 //! * [`observe`] reads the pods and what the spec refers to; [`validate`] turns the spec into typed values; [`decide`] is a
 //!   pure function to actions and a new status, and holds every rule of scheduling, retry, time-out, supersession and
 //!   cancellation; [`apply`] does the actions; [`report`] writes status, events and metrics.
+//! * [`peers`] is the view of the other builds, and wakes those that waited for one of them.
 //! * Nothing is kept here that cannot be lost: what is remembered ([`memory`]) only bridges the time until the watch shows
 //!   what was just written. Killed at any moment, the operator goes on from status, pods and registry.
 //!
@@ -29,6 +30,7 @@ pub mod memory;
 pub mod metrics;
 pub mod naming;
 pub mod observe;
+pub mod peers;
 pub mod pod_store;
 pub mod pod_view;
 pub mod pods;

@@ -41,7 +41,7 @@ struct ByBuild {
 /// Failures of the registry in a run, one after the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trouble {
-    /// The run's generation.
+    /// The run's number.
     pub run: i64,
     /// How many.
     pub attempts: u32,
@@ -143,7 +143,7 @@ impl Memory {
 }
 
 /// Resource versions of one kind can be compared as numbers (Kubernetes 1.35, KEP-5504).
-fn version(build: &ImageBuild) -> u128 {
+pub(crate) fn version(build: &ImageBuild) -> u128 {
     build
         .metadata
         .resource_version

@@ -6,18 +6,18 @@ use sha2::{Digest as _, Sha256};
 pub const LIMIT: usize = 63;
 
 /// The plan pod of an attempt.
-pub fn plan_pod(build: &str, generation: i64, attempt: u32) -> String {
-    bounded(&format!("{build}-{generation}-plan-{attempt}"))
+pub fn plan_pod(build: &str, run: i64, attempt: u32) -> String {
+    bounded(&format!("{build}-{run}-plan-{attempt}"))
 }
 
 /// The pod of a stage and an attempt.
-pub fn stage_pod(build: &str, generation: i64, stage: &str, attempt: u32) -> String {
-    bounded(&format!("{build}-{generation}-{stage}-{attempt}"))
+pub fn stage_pod(build: &str, run: i64, stage: &str, attempt: u32) -> String {
+    bounded(&format!("{build}-{run}-{stage}-{attempt}"))
 }
 
 /// The ConfigMap with the request of a run.
-pub fn request(build: &str, generation: i64) -> String {
-    bounded(&format!("{build}-{generation}-request"))
+pub fn request(build: &str, run: i64) -> String {
+    bounded(&format!("{build}-{run}-request"))
 }
 
 /// The value of the label `slipway.build/build`.

@@ -20,8 +20,8 @@ pub enum Kind {
 pub struct PodView {
     /// Its name.
     pub name: String,
-    /// The run that it belongs to.
-    pub generation: i64,
+    /// The number of the run that it belongs to.
+    pub run: i64,
     /// What it is for.
     pub kind: Kind,
     /// Which attempt it is, from 1.
@@ -104,7 +104,7 @@ impl PodView {
             .map_or(Timestamp::UNIX_EPOCH, |time| time.0);
         Some(Self {
             name: pod.metadata.name.clone()?,
-            generation: labels.get(names::LABEL_GENERATION)?.parse().ok()?,
+            run: labels.get(names::LABEL_RUN)?.parse().ok()?,
             state: state(pod, &kind, created),
             kind,
             attempt: labels.get(names::LABEL_ATTEMPT)?.parse().ok()?,

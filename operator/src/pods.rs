@@ -67,14 +67,14 @@ pub struct Maker<'a> {
     pub config: &'a Config,
     /// The build.
     pub build: &'a ImageBuild,
-    /// The generation that its run began with.
-    pub generation: i64,
+    /// The number of its run.
+    pub run: i64,
 }
 
 impl Maker<'_> {
     /// The plan pod.
     pub fn plan_pod(&self, attempt: u32) -> Pod {
-        let name = naming::plan_pod(self.name(), self.generation, attempt);
+        let name = naming::plan_pod(self.name(), self.run, attempt);
         let mut volumes = Volumes::default();
         if let Some(source) = self
             .build
@@ -113,7 +113,7 @@ impl Maker<'_> {
 
     /// The pod of a stage.
     pub fn stage_pod(&self, plan: &Digest, stage: &ScheduledStage, attempt: u32) -> Pod {
-        let name = naming::stage_pod(self.name(), self.generation, &stage.id, attempt);
+        let name = naming::stage_pod(self.name(), self.run, &stage.id, attempt);
         let mut volumes = Volumes::default();
         let sources: Vec<_> = self
             .build
@@ -172,7 +172,7 @@ impl Maker<'_> {
             ("app.kubernetes.io/name".to_owned(), "slipway-runner".to_owned()),
             ("app.kubernetes.io/part-of".to_owned(), "slipway".to_owned()),
             (names::LABEL_BUILD.to_owned(), naming::build_label(self.name())),
-            (names::LABEL_GENERATION.to_owned(), self.generation.to_string()),
+            (names::LABEL_RUN.to_owned(), self.run.to_string()),
         ]);
         all.extend(labels.into_iter().map(|(key, value)| (key.to_owned(), value)));
         ObjectMeta {
@@ -281,7 +281,7 @@ impl Maker<'_> {
             protocol::REQUEST_DIR,
             Volume {
                 config_map: Some(ConfigMapVolumeSource {
-                    name: naming::request(self.name(), self.generation),
+                    name: naming::request(self.name(), self.run),
                     ..ConfigMapVolumeSource::default()
                 }),
                 ..Volume::default()

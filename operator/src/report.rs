@@ -11,7 +11,7 @@ use kube::{
 use slipway_crd::{ImageBuild, ImageBuildStatus, names};
 use tokio::sync::mpsc;
 
-use crate::{decide::Turn, memory::Memory, metrics::Metrics};
+use crate::{decide::Turn, memory::Memory, metrics::Metrics, peers::Peers};
 
 /// An event's note may have 1 kB.
 const NOTE_LIMIT: usize = 1000;
@@ -27,6 +27,8 @@ pub struct Reporter<'a> {
     pub metrics: &'a Metrics,
     /// Remembers what was written.
     pub memory: &'a Memory,
+    /// Who waits for this build is woken by what was written.
+    pub peers: &'a Peers,
 }
 
 impl Reporter<'_> {
@@ -57,6 +59,7 @@ impl Reporter<'_> {
             .await?;
         self.metrics.wrote(&uid, build.status.as_ref(), status);
         self.memory.wrote(&uid, written.clone());
+        self.peers.wrote(&written);
         Ok(Some(written))
     }
 }

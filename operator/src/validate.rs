@@ -27,6 +27,15 @@ pub struct Valid {
 #[error("{0}")]
 pub struct Invalid(String);
 
+/// Where plans and results are kept: the same text for the same place. Nothing of a spec without a usable image.
+pub fn cache_repository(spec: &ImageBuildSpec) -> Option<String> {
+    match (&spec.cache.repository, spec.output.images.first()) {
+        (Some(repository), _) => Some(repository.clone()),
+        (None, Some(image)) => Some(image.parse::<Reference>().ok()?.without_tag_and_digest()),
+        (None, None) => None,
+    }
+}
+
 /// Checks a spec.
 pub fn validate(spec: &ImageBuildSpec) -> Result<Valid, Invalid> {
     let mut platforms: Vec<Platform> = Vec::with_capacity(spec.platforms.len());
@@ -57,11 +66,8 @@ pub fn validate(spec: &ImageBuildSpec) -> Result<Valid, Invalid> {
             }
         })
         .collect::<Result<Vec<_>, _>>()?;
-    let cache = match (&spec.cache.repository, images.first()) {
-        (Some(repository), _) => repository.clone(),
-        (None, Some(image)) => image.without_tag_and_digest(),
-        (None, None) => return Err(Invalid("spec.output.images: name at least one image".to_owned())),
-    };
+    let cache = cache_repository(spec)
+        .ok_or_else(|| Invalid("spec.output.images: name at least one image".to_owned()))?;
     let cache_repository = cache
         .parse()
         .map_err(|error| Invalid(format!("spec.cache.repository: {cache}: {error}")))?;

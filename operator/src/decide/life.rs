@@ -128,6 +128,7 @@ impl Draft<'_> {
             reason: Some(reason.to_owned()),
             // Kept for their transition times; `tell` sets every one of them.
             conditions: old.conditions,
+            runs: old.runs + 1,
             run: Some(Run {
                 generation,
                 inputs: validate::inputs(&self.o.build.spec),
@@ -140,13 +141,8 @@ impl Draft<'_> {
 
     /// Pods of runs that are over or have been replaced.
     fn clear_other_runs(&mut self) {
-        let run = self.run_generation();
-        for pod in self
-            .o
-            .pods
-            .iter()
-            .filter(|pod| pod.generation != run && !pod.deleting)
-        {
+        let run = self.run_number();
+        for pod in self.o.pods.iter().filter(|pod| pod.run != run && !pod.deleting) {
             self.actions.push(Action::DeletePod {
                 name: pod.name.clone(),
             });
@@ -162,11 +158,12 @@ impl Draft<'_> {
                 "stopped because spec.suspend is set; finished stages stay in the cache",
             );
         }
-        let conditions = std::mem::take(&mut self.status.conditions);
+        let old = std::mem::take(&mut self.status);
         self.status = ImageBuildStatus {
             observed_generation: Some(self.generation()),
             phase: Some(Phase::Pending),
-            conditions,
+            conditions: old.conditions,
+            runs: old.runs,
             ..ImageBuildStatus::default()
         };
         self.hold(

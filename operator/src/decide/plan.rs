@@ -66,7 +66,7 @@ impl Draft<'_> {
             Attempt::Going => self.status.plan = Some(plan),
             Attempt::Start(attempt) => {
                 let build = self.o.build.metadata.name.as_deref().unwrap_or_default();
-                let name = naming::plan_pod(build, self.run_generation(), attempt);
+                let name = naming::plan_pod(build, self.run_number(), attempt);
                 if self.o.facts.refused.is_empty() {
                     self.actions.push(Action::StartPlan { attempt });
                     self.turn(

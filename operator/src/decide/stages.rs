@@ -90,6 +90,7 @@ impl Draft<'_> {
                 };
                 StageStatus {
                     id: stage.id.clone(),
+                    key: Some(stage.key.clone()),
                     name: stage.name.clone(),
                     platform: stage.platform.to_string(),
                     state,
@@ -162,7 +163,7 @@ impl Draft<'_> {
                 row.state = StageState::Waiting;
                 if self.o.facts.refused.is_empty() {
                     let build = self.o.build.metadata.name.as_deref().unwrap_or_default();
-                    let name = naming::stage_pod(build, self.run_generation(), &stage.id, attempt);
+                    let name = naming::stage_pod(build, self.run_number(), &stage.id, attempt);
                     self.actions.push(Action::StartStage {
                         stage: index,
                         attempt,

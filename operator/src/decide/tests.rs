@@ -76,7 +76,7 @@ impl World {
 fn plan_pod(attempt: u32, state: PodState) -> PodView {
     PodView {
         name: naming::plan_pod("shop", 1, attempt),
-        generation: 1,
+        run: 1,
         kind: Kind::Plan,
         attempt,
         node: None,

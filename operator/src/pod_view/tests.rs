@@ -11,7 +11,7 @@ fn pod(status: &Value) -> Pod {
             "name": "shop-1-build-linux-amd64-2",
             "labels": {
                 "slipway.build/kind": "stage", "slipway.build/stage": "build-linux-amd64",
-                "slipway.build/generation": "1", "slipway.build/attempt": "2",
+                "slipway.build/run": "1", "slipway.build/attempt": "2",
             },
         },
         "spec": {"containers": [], "nodeName": "n1"},
@@ -48,10 +48,7 @@ fn ended(phase: &str, code: i32, reason: &str, message: &str) -> Value {
 fn what_a_pod_is_for_stands_in_its_labels() {
     let view = PodView::of(&pod(&json!({"phase": "Running"}))).unwrap();
     assert_eq!(view.kind, Kind::Stage("build-linux-amd64".to_owned()));
-    assert_eq!(
-        (view.generation, view.attempt, view.node.as_deref()),
-        (1, 2, Some("n1"))
-    );
+    assert_eq!((view.run, view.attempt, view.node.as_deref()), (1, 2, Some("n1")));
     assert_eq!(view.state, PodState::Running);
     assert!(PodView::of(&Pod::default()).is_none());
 }

@@ -12,13 +12,7 @@ use super::Maker;
 use crate::{facts::Args, naming, validate::Valid};
 
 /// The request of a run.
-pub fn request(
-    build: &ImageBuild,
-    generation: i64,
-    valid: &Valid,
-    args: &Args,
-    registries: &[RegistryHost],
-) -> Request {
+pub fn request(build: &ImageBuild, valid: &Valid, args: &Args, registries: &[RegistryHost]) -> Request {
     let spec = &build.spec;
     let dockerfile = match (&spec.dockerfile.inline, &spec.dockerfile.path) {
         (Some(text), _) => DockerfileFrom::Inline(text.clone()),
@@ -33,7 +27,7 @@ pub fn request(
         build: BuildName {
             namespace: build.metadata.namespace.clone().unwrap_or_default(),
             name: build.metadata.name.clone().unwrap_or_default(),
-            generation,
+            generation: build.metadata.generation.unwrap_or_default(),
         },
         dockerfile,
         target: spec.target.clone(),
@@ -59,7 +53,7 @@ pub fn request(
 
 /// The ConfigMap that holds a request.
 pub fn request_config_map(maker: &Maker<'_>, request: &Request) -> Result<ConfigMap, serde_json::Error> {
-    let name = naming::request(maker.name(), maker.generation);
+    let name = naming::request(maker.name(), maker.run);
     Ok(ConfigMap {
         metadata: maker.metadata(name, [(names::LABEL_KIND, "request".to_owned())]),
         data: Some(BTreeMap::from([(

@@ -45,7 +45,7 @@ fn stage_pod(build: &ImageBuild, secrets: &[&str], platform: &str) -> Value {
     let maker = Maker {
         config: &config,
         build,
-        generation: 1,
+        run: 1,
     };
     let mut stage = fixtures::stage("build", &[]);
     stage.platform = platform.parse().unwrap();
@@ -59,7 +59,7 @@ fn plan_pod(build: &ImageBuild) -> Value {
         Maker {
             config: &config,
             build,
-            generation: 1,
+            run: 1,
         }
         .plan_pod(1),
     )
@@ -146,9 +146,9 @@ fn a_users_label_never_takes_the_place_of_ours() {
         .spec
         .pods
         .labels
-        .insert(names::LABEL_GENERATION.into(), "99".into());
+        .insert(names::LABEL_RUN.into(), "99".into());
     let pod = stage_pod(&build, &[], "linux/amd64");
-    assert_eq!(pod["metadata"]["labels"][names::LABEL_GENERATION], "1");
+    assert_eq!(pod["metadata"]["labels"][names::LABEL_RUN], "1");
     assert_eq!(pod["metadata"]["labels"]["kueue.x-k8s.io/queue-name"], "q");
 }
 
@@ -157,12 +157,12 @@ fn a_request_says_what_the_spec_says_and_belongs_to_its_build() {
     let build = full();
     let (config, valid) = (config(), validate::validate(&build.spec).unwrap());
     let args = BTreeMap::from([("VERSION".to_owned(), "1".to_owned())]);
-    let request = request(&build, 1, &valid, &args, &config.registries);
+    let request = request(&build, &valid, &args, &config.registries);
     insta::assert_json_snapshot!("request", request);
     let maker = Maker {
         config: &config,
         build: &build,
-        generation: 1,
+        run: 1,
     };
     let map = request_config_map(&maker, &request).unwrap();
     assert_eq!(map.metadata.name.as_deref(), Some("shop-1-request"));

@@ -206,7 +206,7 @@ fn an_operator_that_lost_its_last_status_goes_on_from_the_pods() {
 fn a_status_of_a_run_without_pods_is_not_taken_for_progress_of_another_build() {
     let mut world = World::planned(schedule(vec![stage("a", &[])]));
     let mut foreign = stage_pod("a", 1, finished(1));
-    foreign.generation = 7;
+    foreign.run = 7;
     world.pods = vec![foreign];
     let decision = world.decide();
     assert_eq!(decision.actions, [delete(&world.pods[0]), start(0, 1)]);
