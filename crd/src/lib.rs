@@ -18,12 +18,12 @@ mod status;
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 pub use spec::{
     Arg, ArgSource, Cache, ConfigMapSource, DEFAULT_DOCKERFILE, DEFAULT_PLATFORM, DEFAULT_RETRIES,
-    DEFAULT_TIMEOUT, Dockerfile, ImageBuild, ImageBuildSpec, KeyRef, KeyToPath, NameRef, Output, Pods,
-    Secret, Source,
+    DEFAULT_TIMEOUT, DebugOptions, Dockerfile, EnvVar, ImageBuild, ImageBuildSpec, KeyRef, KeyToPath,
+    NameRef, Output, Pods, Secret, Source, StagePods,
 };
 pub use status::{
-    FailureStatus, ImageBuildStatus, ImageStatus, Phase, PlanStatus, PlatformImage, Run, StageState,
-    StageStatus, StepCounts,
+    FailureStatus, ImageBuildStatus, ImageStatus, Phase, PlanStatus, PlatformImage, Run, SharedWith,
+    StageState, StageStatus, StepCounts,
 };
 
 /// The CustomResourceDefinition, as the API server takes it.

@@ -33,6 +33,8 @@ pub const QUOTA_EXCEEDED: &str = "QuotaExceeded";
 pub const RUNNER_IMAGE_UNAVAILABLE: &str = "RunnerImageUnavailable";
 /// A pod cannot start for a reason of its node or its volumes.
 pub const POD_CANNOT_START: &str = "PodCannotStart";
+/// A pod cannot have a user namespace: its node, or the API server, has none.
+pub const USER_NAMESPACES_UNAVAILABLE: &str = "UserNamespacesUnavailable";
 /// A pod was evicted, preempted, or its node shut down.
 pub const POD_EVICTED: &str = "PodEvicted";
 /// A pod or its node vanished.
@@ -78,6 +80,12 @@ pub const INPUT_APPEARED: &str = "InputAppeared";
 pub const STAGE_STARTED: &str = "StageStarted";
 /// Event: a stage is done.
 pub const STAGE_FINISHED: &str = "StageFinished";
+/// Event: another build made a stage that this one needs too.
+pub const STAGE_SHARED: &str = "StageShared";
+/// Event: a stage's pod was deleted because it could only wait for a stage that had no room.
+pub const MADE_ROOM: &str = "MadeRoom";
+/// Event: `spec.pods.stages` names what is no stage of the plan.
+pub const STAGE_UNKNOWN: &str = "StageUnknown";
 /// Event: the plan is there.
 pub const PLANNED: &str = "Planned";
 /// Event: a finished ImageBuild was deleted as `spec.ttlSecondsAfterFinished` asks.

@@ -32,6 +32,11 @@ pub(crate) const PLATFORMS: (&str, &str) = (
     "self.all(p, p.matches('^linux/(386|amd64(/v[1-4])?|arm(/v[5-8])?|arm64(/v[89](\\\\.[0-9])?)?|loong64|mips64le|ppc64le|riscv64|s390x)$'))",
     "spec.platforms: each must be linux/ARCHITECTURE with an optional variant, for example linux/amd64, linux/arm64 or linux/arm/v7",
 );
+/// Names of stages.
+pub(crate) const GATES: (&str, &str) = (
+    "self.all(gate, gate.matches('^[A-Za-z][A-Za-z0-9_.-]*$'))",
+    "spec.gates: each must be the name of a stage as in FROM ... AS name: a letter, then letters, digits, _, - and .; give the stage a name if it has none",
+);
 /// No digest in a name to push to.
 pub(crate) const IMAGES_NO_DIGEST: (&str, &str) = (
     "self.all(image, !image.contains('@'))",
@@ -72,8 +77,23 @@ pub(crate) const TIMEOUT: (&str, &str) = (
     "self.matches('^([0-9]+h)?([0-9]+m)?([0-9]+s)?$') && self != '' && duration(self) >= duration('1s') && duration(self) <= duration('168h')",
     "spec.timeout: must be a length of time between 1s and 168h, for example 90s, 30m or 1h30m",
 );
+/// How long to hold.
+pub(crate) const HOLD_FAILED: (&str, &str) = (
+    "self.matches('^([0-9]+h)?([0-9]+m)?([0-9]+s)?$') && self != '' && duration(self) >= duration('1s') && duration(self) <= duration('24h')",
+    "spec.debug.holdFailed: must be a length of time between 1s and 24h, for example 15m; leave it out to hold nothing",
+);
+/// A factor above 1 with two decimals.
+pub(crate) const RETRY_MEMORY_FACTOR: (&str, &str) = (
+    "self.matches('^(1\\\\.([0-9]?[1-9]|[1-9]0)|[23](\\\\.[0-9]{1,2})?|4(\\\\.00?)?)$')",
+    "spec.retryMemoryFactor: must be a factor above 1 and up to 4 with at most two decimals, in quotes, for example \"1.5\"; leave it out to try again with the same memory",
+);
+/// Names of environment variables.
+pub(crate) const ENV_NAME: (&str, &str) = (
+    "self.matches('^[A-Za-z_][A-Za-z0-9_]*$')",
+    "spec.pods.env[].name: must be the name of a variable: letters, digits and _, not beginning with a digit",
+);
 /// Labels of pods that are ours.
 pub(crate) const POD_LABELS: (&str, &str) = (
     "self.all(key, !key.startsWith('slipway.build/') && !key.startsWith('app.kubernetes.io/'))",
-    "spec.pods.labels: the prefixes slipway.build/ and app.kubernetes.io/ belong to the operator; choose another prefix",
+    "spec.pods.labels and spec.pods.stages.*.labels: the prefixes slipway.build/ and app.kubernetes.io/ belong to the operator; choose another prefix",
 );

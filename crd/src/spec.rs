@@ -10,6 +10,7 @@
 )]
 
 mod cache;
+mod debug;
 mod output;
 mod pods;
 mod secrets;
@@ -24,8 +25,9 @@ use serde::{Deserialize, Serialize};
 use crate::{rules, status::ImageBuildStatus};
 
 pub use cache::Cache;
+pub use debug::DebugOptions;
 pub use output::Output;
-pub use pods::Pods;
+pub use pods::{EnvVar, Pods, StagePods};
 pub use secrets::Secret;
 pub use source::{ConfigMapSource, KeyToPath, Source};
 
@@ -119,6 +121,16 @@ pub struct ImageBuildSpec {
     #[schemars(length(min = 1, max = 128))]
     pub target: Option<String>,
 
+    /// Stages that must succeed, for every platform, before any tag is written, though the target does not need them: tests and
+    /// checks. By their names; a name that the Dockerfile does not have fails the build.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 128)))]
+    #[x_kube(
+        validation = Rule::new(rules::GATES.0).message(rules::GATES.1),
+        merge_strategy = ListMerge::Set
+    )]
+    pub gates: Vec<String>,
+
     /// The platforms to build for, as `linux/ARCHITECTURE[/VARIANT]`. Several give one multi-platform image. The default
     /// is `linux/amd64` whatever the cluster's nodes are, so that a manifest means the same on every cluster.
     #[serde(default = "default_platforms")]
@@ -170,6 +182,18 @@ pub struct ImageBuildSpec {
     #[schemars(range(min = 0, max = 10))]
     #[schemars(extend("format" = "int32"))]
     pub retries: u32,
+
+    /// What the memory of a stage's pod (limit and request) is multiplied by each time that it ran out of memory and is tried
+    /// again: `"1.5"`; up to 4. It is tried again with the same memory when left out. The chart's `runner.maxRetryMemory` is
+    /// the bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4))]
+    #[x_kube(validation = Rule::new(rules::RETRY_MEMORY_FACTOR.0).message(rules::RETRY_MEMORY_FACTOR.1))]
+    pub retry_memory_factor: Option<String>,
+
+    /// Help in finding out why the build fails.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub debug: Option<DebugOptions>,
 
     /// Delete this ImageBuild so many seconds after it ended; the image stays. Kept for ever when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]

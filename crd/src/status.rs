@@ -161,13 +161,18 @@ impl StageState {
     }
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
 /// A stage of one platform.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StageStatus {
     /// Unique in the build: `build-linux-amd64`; the pods' label `slipway.build/stage`.
     pub id: String,
-    /// The key of its result: stages of other builds with the same key make the same.
+    /// The key of its result, if another build may make it as well: stages of the same key are the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
     /// The stage's name in the Dockerfile, or `stage-N`.
@@ -189,6 +194,20 @@ pub struct StageStatus {
     #[serde(default)]
     #[schemars(extend("format" = "int32"))]
     pub attempts: u32,
+    /// How many of its pods ran out of memory; with `spec.retryMemoryFactor` each of them gave the next one more.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(extend("format" = "int32"))]
+    pub out_of_memory: u32,
+    /// How many of its pods made room for a stage that they could only wait for; they do not count against `spec.retries`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(extend("format" = "int32"))]
+    pub gave_way: u32,
+    /// The id of the stage that its pod made room for. It starts again when all that it reads is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gave_way_to: Option<String>,
+    /// The build of the same namespace that makes the same stage, or has made it, so that this one needs no pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared_with: Option<SharedWith>,
     /// When its first pod was created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,
@@ -198,6 +217,16 @@ pub struct StageStatus {
     /// The manifest of its result in the cache repository.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
+}
+
+/// Another build that makes a stage in this one's place.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SharedWith {
+    /// Its name.
+    pub build: String,
+    /// Since when this build has relied on it.
+    pub since: Time,
 }
 
 /// Steps of a stage.

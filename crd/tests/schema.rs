@@ -33,9 +33,11 @@ fn walk(path: &str, schema: &Value, visit: &mut dyn FnMut(&str, &Value)) {
 
 /// Types of Kubernetes itself: their bounds are not ours to set, and no rule of ours walks them.
 fn is_foreign(path: &str) -> bool {
+    let path = path.replace(".stages{}", "");
     [
         "spec.pods.affinity",
         "spec.pods.tolerations",
+        "spec.pods.topologySpreadConstraints[]",
         "spec.pods.resources",
         "status.conditions[]",
     ]

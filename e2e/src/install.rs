@@ -92,6 +92,8 @@ pub fn values(cluster: &Cluster, digest: &str) -> Result<Value> {
     Ok(json!({
         "image": image(images::OPERATOR)?,
         "runner": {"image": image(images::RUNNER)?},
+        // The weaker mode can be tried with the same scenarios: SLIPWAY_ISOLATION=Privileged.
+        "isolation": {"mode": std::env::var("SLIPWAY_ISOLATION").unwrap_or_else(|_| "UserNamespace".into())},
         "podAnnotations": {"slipway.build/image-digest": digest},
         "registries": [
             {"host": cluster.registry, "insecure": cluster.registry_url.starts_with("http://")},

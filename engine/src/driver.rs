@@ -142,6 +142,7 @@ impl Driver {
             fetcher: self.fetcher.clone(),
             cancel: self.cancel.child_token(),
             emptied: Mutex::new(HashSet::new()),
+            keep: None,
         });
         let packed = packed_stages(plan, pack);
         let tasks: Vec<_> = senders

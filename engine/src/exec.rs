@@ -19,10 +19,12 @@ use crate::{
     store::{CacheKey, LayerDesc, StepRecord, Store},
 };
 use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use slipway_plan::{BuildPlan, CopyOp, Op, Source, StageIndex, StagePlan, Step, protocol::FailureReason};
 use std::{
     collections::HashSet,
+    path::PathBuf,
     sync::{Arc, Mutex},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -54,6 +56,35 @@ pub struct Environment {
     pub cancel: CancellationToken,
     /// Cache mounts that were emptied for `--no-cache` in this build.
     pub emptied: Mutex<HashSet<CacheKey>>,
+    /// Is given the root of a `RUN` that failed, which otherwise is removed.
+    pub keep: Option<Arc<dyn Keep>>,
+}
+
+/// Who wants to look at the root of a `RUN` that failed.
+pub trait Keep: Send + Sync {
+    /// A `RUN` failed for this reason. Whether its root is wanted; then it stays in the store, and it is told where.
+    fn wants(&self, reason: FailureReason) -> bool;
+    /// What is left of it.
+    fn kept(&self, root: &FailedRoot) -> Result<()>;
+}
+
+/// The root of a `RUN` that failed, as an overlay's directories, and how the command was run. Mounts of the step (secrets, caches)
+/// are not in it, nor is the environment that they brought.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FailedRoot {
+    /// The layers' directories, the topmost first.
+    pub lower: Vec<PathBuf>,
+    /// What the step changed.
+    pub upper: PathBuf,
+    /// Who ran it.
+    pub user: slipway_sandbox::User,
+    /// Where it ran.
+    pub cwd: String,
+    /// `NAME=value`, in order.
+    pub env: Vec<String>,
+    /// The command.
+    pub args: Vec<String>,
 }
 
 /// What is told of each packed layer, so that it can be uploaded while the stage goes on.

@@ -30,7 +30,7 @@ mod sources;
 pub mod store;
 
 pub use error::{BuildError, Place, Result};
-pub use exec::{Environment, LayerSink, Packing, StageResult, pack_layer, run_stage};
+pub use exec::{Environment, FailedRoot, Keep, LayerSink, Packing, StageResult, pack_layer, run_stage};
 pub use fetch::Fetcher;
 pub use inputs::{CachedStep, Inputs, StepCache};
 pub use progress::Progress;

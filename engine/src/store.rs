@@ -336,11 +336,18 @@ impl Temporary {
     pub fn path(&self) -> &Path {
         &self.0
     }
+
+    /// The path, which is not removed any more.
+    pub fn keep(mut self) -> PathBuf {
+        std::mem::take(&mut self.0)
+    }
 }
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        let _ = remove_all(&self.0);
+        if !self.0.as_os_str().is_empty() {
+            let _ = remove_all(&self.0);
+        }
     }
 }
 

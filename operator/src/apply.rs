@@ -84,7 +84,11 @@ impl Applier<'_> {
                 }
                 self.create(maker.plan_pod(*attempt)).await
             }
-            Action::StartStage { stage, attempt } => {
+            Action::StartStage {
+                stage,
+                attempt,
+                out_of_memory,
+            } => {
                 let known = self
                     .plan
                     .and_then(|(plan, schedule)| Some((plan, schedule.stages.get(*stage)?)));
@@ -92,7 +96,8 @@ impl Applier<'_> {
                     what: format!("start stage {stage}"),
                     why: "the plan has no such stage".to_owned(),
                 })?;
-                self.create(maker.stage_pod(plan, stage, *attempt)).await
+                self.create(maker.stage_pod(plan, stage, *attempt, *out_of_memory))
+                    .await
             }
             Action::DeletePod { name } => self.delete(name).await.map(|()| None),
             Action::DeleteBuild => self.delete_build().await.map(|()| None),
@@ -131,7 +136,26 @@ impl Applier<'_> {
             ..PostParams::default()
         };
         let uid = self.build.uid().unwrap_or_default();
+        if !self.memory.user_namespaces() {
+            // Asked before the first pod, since one without its user namespace might have begun before it is deleted. What
+            // else is wrong with the pod, its creation tells.
+            let dry_run = PostParams {
+                dry_run: true,
+                ..params.clone()
+            };
+            match api.create(&dry_run, &pod).await {
+                Ok(shown) if !pods::keeps_user_namespace(&pod, &shown) => {
+                    return Ok(Some(no_user_namespace(&name)));
+                }
+                Ok(_) => self.memory.has_user_namespaces(),
+                Err(_) => {}
+            }
+        }
         match api.create(&params, &pod).await {
+            Ok(created) if !pods::keeps_user_namespace(&pod, &created) => {
+                self.delete(&name).await?;
+                Ok(Some(no_user_namespace(&name)))
+            }
             Ok(created) => {
                 self.memory.created(&uid, created);
                 Ok(None)
@@ -198,6 +222,17 @@ fn api_error(what: &str, source: kube::Error) -> ApplyError {
     ApplyError::Api {
         what: what.to_owned(),
         source: Box::new(source),
+    }
+}
+
+/// The API server has dropped `hostUsers: false`.
+fn no_user_namespace(name: &str) -> Refusal {
+    Refusal {
+        reason: reasons::USER_NAMESPACES_UNAVAILABLE,
+        message: format!(
+            "the API server drops hostUsers from pod {name}, so it would run without a user namespace: upgrade to Kubernetes 1.33 or later, look for a webhook that changes pods, or allow weaker isolation for all builds by the chart's isolation.mode"
+        ),
+        wait: true,
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
-use k8s_openapi::api::core::v1::{LocalObjectReference, ResourceRequirements, Toleration};
+use k8s_openapi::{
+    api::core::v1::{LocalObjectReference, ResourceRequirements, Toleration},
+    apimachinery::pkg::api::resource::Quantity,
+};
 use serde::{Deserialize, Serialize};
 use slipway_plan::protocol::RegistryHost;
 
@@ -55,9 +58,31 @@ pub enum LogFormat {
 pub struct Config {
     /// The pods that build.
     pub runner: Runner,
+    /// What separates a build from its node.
+    #[serde(default)]
+    pub isolation: Isolation,
     /// Registries that need settings.
     #[serde(default)]
     pub registries: Vec<RegistryHost>,
+}
+
+/// What separates a build from its node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Isolation {
+    /// For all builds.
+    #[serde(default)]
+    pub mode: IsolationMode,
+}
+
+/// What separates a build from its node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum IsolationMode {
+    /// The pod's root is nobody on the node (`hostUsers: false`).
+    #[default]
+    UserNamespace,
+    /// The pod's root is the node's, with the capabilities that a build needs. For nodes without user namespaces.
+    Privileged,
 }
 
 /// The pods that build, as the chart sets them up; an ImageBuild may say more.
@@ -75,12 +100,18 @@ pub struct Runner {
     /// Resources of a pod whose ImageBuild says nothing.
     #[serde(default)]
     pub resources: ResourceRequirements,
+    /// The most memory that `spec.retryMemoryFactor` can raise a pod to, as a quantity; no bound when left out.
+    #[serde(default)]
+    pub max_retry_memory: Option<Quantity>,
     /// Node labels that every pod asks for.
     #[serde(default)]
     pub node_selector: BTreeMap<String, String>,
     /// Taints that every pod tolerates.
     #[serde(default)]
     pub tolerations: Vec<Toleration>,
+    /// Environment of every pod's runner: proxies, for instance.
+    #[serde(default)]
+    pub env: Vec<slipway_crd::EnvVar>,
     /// How long a pod that has its node may take to start (image pull, volumes) before the build fails; seconds.
     #[serde(default = "five_minutes")]
     pub start_timeout_seconds: u32,
@@ -156,11 +187,23 @@ mod tests {
     #[test]
     fn everything_that_the_chart_can_say_is_understood() {
         let config = Config::parse(
-            "runner:\n  image: r\n  imagePullPolicy: Never\n  imagePullSecrets: [{name: pull}]\n  resources: {limits: {memory: 1Gi}}\n  nodeSelector: {a: b}\n  tolerations: [{operator: Exists}]\n  startTimeoutSeconds: 10\n  storeSizeLimit: 20Gi\nregistries:\n- host: docker.io\n  mirrors: [mirror.example.com]\n- host: registry.slipway.test:5000\n  insecure: true\n",
+            "runner:\n  image: r\n  imagePullPolicy: Never\n  imagePullSecrets: [{name: pull}]\n  resources: {limits: {memory: 1Gi}}\n  maxRetryMemory: 8Gi\n  env: [{name: HTTPS_PROXY, value: 'http://proxy:3128'}]\n  nodeSelector: {a: b}\n  tolerations: [{operator: Exists}]\n  startTimeoutSeconds: 10\n  storeSizeLimit: 20Gi\nregistries:\n- host: docker.io\n  mirrors: [mirror.example.com]\n- host: registry.slipway.test:5000\n  insecure: true\nisolation: {mode: Privileged}\n",
         )
         .unwrap();
         assert!(config.registries[1].insecure);
+        assert_eq!(config.isolation.mode, IsolationMode::Privileged);
         assert_eq!(config.runner.resources.limits.unwrap()["memory"].0, "1Gi");
+    }
+
+    #[test]
+    fn nothing_but_a_user_namespace_is_chosen_by_itself() {
+        let mode = |text: &str| Config::parse(text).map(|config| config.isolation.mode);
+        assert_eq!(mode("runner: {image: r}\n"), Ok(IsolationMode::UserNamespace));
+        assert_eq!(
+            mode("runner: {image: r}\nisolation: {}\n"),
+            Ok(IsolationMode::UserNamespace)
+        );
+        assert!(mode("runner: {image: r}\nisolation: {mode: Auto}\n").is_err());
     }
 
     #[test]

@@ -288,7 +288,15 @@ impl Work<'_> {
             self.facts.missing = inputs.missing;
             self.args = inputs.args;
         }
-        let views = observe::pods(self.pods, memory, &self.build);
+        if let Lookup::Done(schedule) = &self.facts.schedule {
+            let wanted = decide::wanted_stages(&self.build, schedule);
+            self.facts.peers.stages = peers.claim_stages(&self.build, wanted);
+        }
+        let mut views = observe::pods(self.pods, memory, &self.build);
+        let (namespace, now) = (self.build.namespace().unwrap_or_default(), Timestamp::now());
+        observe::stuck::explain(client, &namespace, &mut views, now)
+            .await
+            .map_err(|error| ReconcileError::Observe(Box::new(error)))?;
         let observed = Observed {
             build: &self.build,
             pods: &views,

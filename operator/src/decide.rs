@@ -14,6 +14,8 @@
 
 mod life;
 mod plan;
+mod room;
+mod shared;
 mod stages;
 mod told;
 
@@ -30,6 +32,7 @@ use crate::{
 };
 
 pub use life::wants_inputs;
+pub use shared::wanted as wanted_stages;
 
 /// What is known.
 #[derive(Debug, Clone, Copy)]
@@ -60,6 +63,8 @@ pub enum Action {
         stage: usize,
         /// Which attempt, from 1.
         attempt: u32,
+        /// How many of its pods ran out of memory before.
+        out_of_memory: u32,
     },
     /// Delete a pod.
     DeletePod {

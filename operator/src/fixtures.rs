@@ -56,6 +56,7 @@ pub(crate) fn stage(name: &str, needs: &[usize]) -> ScheduledStage {
         name: name.to_owned(),
         platform: "linux/amd64".parse().unwrap(),
         key: "0".repeat(64),
+        shared: false,
         start_after: needs.to_vec(),
         needs: needs.to_vec(),
         cached: None,
@@ -75,5 +76,6 @@ pub(crate) fn schedule(stages: Vec<ScheduledStage>) -> Schedule {
         version: 1,
         stages,
         results,
+        gates: Vec::new(),
     }
 }

@@ -26,6 +26,8 @@ pub struct Memory(Mutex<Inner>);
 
 #[derive(Default)]
 struct Inner {
+    /// The API server has shown that it knows `hostUsers`.
+    user_namespaces: bool,
     builds: HashMap<String, ByBuild>,
 }
 
@@ -98,6 +100,16 @@ impl Memory {
             since.elapsed() < UNSEEN && !shown.iter().any(|pod| pod.metadata.name.as_ref() == Some(name))
         });
         shown.extend(known.created.values().map(|(_, pod)| Arc::new(pod.clone())));
+    }
+
+    /// Whether the API server has kept a pod's user namespace.
+    pub fn user_namespaces(&self) -> bool {
+        self.lock().user_namespaces
+    }
+
+    /// It has.
+    pub fn has_user_namespaces(&self) {
+        self.lock().user_namespaces = true;
     }
 
     /// What the registry did to this run, unless its last answer was good.

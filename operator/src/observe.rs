@@ -1,5 +1,7 @@
 //! First step: what is there. Reads Secrets and ConfigMaps that the spec names, by name and never by list.
 
+pub mod stuck;
+
 use std::sync::Arc;
 
 use futures::future::{try_join, try_join_all};

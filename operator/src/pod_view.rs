@@ -1,10 +1,15 @@
 //! A runner pod as a decision sees it: what it is for, and how far it is. Pure.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
 use slipway_crd::{FailureStatus, names, reasons};
 use slipway_oci::Digest;
 use slipway_plan::protocol::{FailureReason, TerminationMessage};
+
+use crate::pods::CONTAINER;
+
+/// A pod that has its node and does not start for so long is asked about; most take a second or two.
+pub const STUCK_AFTER: SignedDuration = SignedDuration::from_secs(15);
 
 /// What a pod is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +37,8 @@ pub struct PodView {
     pub created: Timestamp,
     /// Somebody has deleted it, and it is not gone yet.
     pub deleting: bool,
+    /// If somebody has deleted it: when it should be gone, its grace period over.
+    pub gone_by: Option<Timestamp>,
     /// How far it is.
     pub state: PodState,
 }
@@ -76,6 +83,8 @@ pub enum Wait {
     ImagePull(String),
     /// Its container cannot be made; the kubelet's words.
     CannotStart(String),
+    /// Its node cannot give it a user namespace; the kubelet's words.
+    NoUserNamespaces(String),
 }
 
 /// How a pod failed.
@@ -111,6 +120,7 @@ impl PodView {
             node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
             created,
             deleting: pod.metadata.deletion_timestamp.is_some(),
+            gone_by: pod.metadata.deletion_timestamp.as_ref().map(|time| time.0),
         })
     }
 
@@ -118,10 +128,28 @@ impl PodView {
     pub fn is_alive(&self) -> bool {
         matches!(self.state, PodState::Waiting(_) | PodState::Running)
     }
+
+    /// Whether it has its node, and should have started by now.
+    pub fn is_stuck(&self, now: Timestamp) -> bool {
+        let usual = matches!(self.state, PodState::Waiting(Wait::Starting)) && self.node.is_some();
+        usual && !self.deleting && now.duration_since(self.created) >= STUCK_AFTER
+    }
+
+    /// Whether it failed in a way that another attempt does not mend.
+    pub fn failed_for_good(&self) -> bool {
+        matches!(&self.state, PodState::Failed(failed) if !failed.transient)
+    }
+
+    /// Whether it ended because it, or a step in it, ran out of memory.
+    pub fn ran_out_of_memory(&self) -> bool {
+        matches!(&self.state, PodState::Failed(failed) if failed.failure.reason == FailureReason::OutOfMemory.as_str())
+    }
 }
 
 fn container(pod: &Pod) -> Option<&ContainerStatus> {
-    pod.status.as_ref()?.container_statuses.as_ref()?.first()
+    let mut all = pod.status.as_ref()?.container_statuses.as_ref()?.iter();
+    // Beside it there may be one that holds the files of a failed step.
+    all.find(|container| container.name == CONTAINER)
 }
 
 fn state(pod: &Pod, kind: &Kind, created: Timestamp) -> PodState {
@@ -176,6 +204,29 @@ fn wait(pod: &Pod) -> Wait {
     }
 }
 
+/// What an event of a pod that does not start says of it, if it is about that.
+pub fn of_event(reason: &str, message: &str) -> Option<Wait> {
+    let about_starting = [
+        "FailedCreatePodSandBox",
+        "FailedMount",
+        "FailedAttachVolume",
+        "FailedMapVolume",
+        "NetworkNotReady",
+    ];
+    if !about_starting.contains(&reason) {
+        return None;
+    }
+    let text = format!("{reason}: {message}");
+    let small = message.to_lowercase();
+    // The kubelet's, containerd's and CRI-O's ways to say it.
+    let words = ["user namespace", "usernamespace", "hostusers", "userns", "idmap"];
+    Some(if words.iter().any(|word| small.contains(word)) {
+        Wait::NoUserNamespaces(text)
+    } else {
+        Wait::CannotStart(text)
+    })
+}
+
 fn ended(pod: &Pod, kind: &Kind, terminated: &ContainerStateTerminated, created: Timestamp) -> PodState {
     let at = terminated.finished_at.as_ref().map_or(created, |time| time.0);
     let text = terminated.message.as_deref().unwrap_or_default();
@@ -201,6 +252,10 @@ fn ended(pod: &Pod, kind: &Kind, terminated: &ContainerStateTerminated, created:
             // A pod that was told to stop may say that its network went away; why it was told comes first.
             if let Some(disruption) = disruption(pod) {
                 return failed(reasons::POD_EVICTED, disruption, true, at);
+            }
+            if failure.reason == FailureReason::Stopped {
+                let message = "the pod was deleted before it was done".to_owned();
+                return failed(reasons::POD_LOST, message, true, at);
             }
             let transient = is_transient(failure.reason);
             let log = (!failure.log.is_empty()).then_some(failure.log);
@@ -239,7 +294,8 @@ fn wordless(pod: &Pod, terminated: &ContainerStateTerminated, at: Timestamp) -> 
     match terminated.reason.as_deref().unwrap_or_default() {
         "OOMKilled" => failed(
             FailureReason::OutOfMemory.as_str(),
-            "the pod ran out of memory: raise spec.pods.resources.limits.memory".to_owned(),
+            "the pod ran out of memory: raise spec.pods.resources.limits.memory, or set spec.retryMemoryFactor"
+                .to_owned(),
             true,
             at,
         ),
@@ -335,7 +391,8 @@ pub const fn is_transient(reason: FailureReason) -> bool {
         | FailureReason::RegistryError
         | FailureReason::SourceUnreachable
         | FailureReason::OutOfMemory
-        | FailureReason::NoSpace => true,
+        | FailureReason::NoSpace
+        | FailureReason::Stopped => true,
         FailureReason::DockerfileInvalid
         | FailureReason::FileNotFound
         | FailureReason::ImageNotFound

@@ -2,15 +2,19 @@
 //!
 //! Nothing of the spec but `spec.pods` changes the shape of a pod, and nothing at all weakens it.
 
+mod hold;
+mod isolation;
 mod request;
+mod resources;
+mod settings;
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::{
     api::core::v1::{
-        AppArmorProfile, Capabilities, ConfigMapVolumeSource, Container, EmptyDirVolumeSource, KeyToPath,
-        LocalObjectReference, Pod, PodSecurityContext, PodSpec, ProjectedVolumeSource, SeccompProfile,
-        SecretProjection, SecretVolumeSource, SecurityContext, Volume, VolumeMount, VolumeProjection,
+        ConfigMapVolumeSource, Container, EmptyDirVolumeSource, KeyToPath, Pod, PodSecurityContext, PodSpec,
+        ProjectedVolumeSource, SeccompProfile, SecretProjection, SecretVolumeSource, Volume, VolumeMount,
+        VolumeProjection,
     },
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
 };
@@ -19,45 +23,16 @@ use slipway_crd::{ImageBuild, names};
 use slipway_oci::{Digest, Platform};
 use slipway_plan::protocol::{self, ScheduledStage};
 
-use crate::{config::Config, naming};
+use crate::{config::Config, naming, validate};
+use settings::Settings;
 
+pub use hold::HOLD_CONTAINER;
+pub use isolation::keeps_user_namespace;
 pub use request::{request, request_config_map};
-
-/// The capabilities of a runner. They act inside the pod's user namespace only: on the node the pod's root is nobody.
-const CAPABILITIES: [&str; 14] = [
-    // Mounts the overlay of a step, its /proc and /dev.
-    "SYS_ADMIN",
-    // Enters the step's root: seccomp's RuntimeDefault refuses pivot_root.
-    "SYS_CHROOT",
-    // Makes whiteouts (a character device 0/0) in an overlay.
-    "MKNOD",
-    // Gives files the owners that an image or COPY --chown says.
-    "CHOWN",
-    // Reads and writes files of owners other than root in a layer.
-    "DAC_OVERRIDE",
-    // Sets modes, times and attributes of files of other owners.
-    "FOWNER",
-    // Keeps setuid and setgid bits when a file of another owner is written.
-    "FSETID",
-    // USER, and su and the like in a RUN.
-    "SETUID",
-    // The same for groups.
-    "SETGID",
-    // Layers hold files with capabilities (ping).
-    "SETFCAP",
-    // Takes capabilities away from a step.
-    "SETPCAP",
-    // Stops a step's processes of other users.
-    "KILL",
-    // Programs like useradd and sudo write audit records and fail if they may not.
-    "AUDIT_WRITE",
-    // Tests in a RUN bind ports below 1024, as they can under Docker.
-    "NET_BIND_SERVICE",
-];
 
 /// Seconds between SIGTERM and SIGKILL: a cancelled build has nothing to save.
 const GRACE_SECONDS: i64 = 2;
-/// Name of the one container.
+/// Name of the container that does the work.
 pub const CONTAINER: &str = "runner";
 
 /// What pods are made from.
@@ -107,12 +82,17 @@ impl Maker<'_> {
         }
         // The plan is the same wherever it is made, so any node will do that can run this operator's own kind of binary.
         let platform = Platform::host();
-        let labels = [(names::LABEL_KIND, "plan".to_owned())];
-        self.pod(name, attempt, &platform, labels, vec!["plan".to_owned()], volumes)
+        let labels = [
+            (names::LABEL_KIND, "plan".to_owned()),
+            (names::LABEL_ATTEMPT, attempt.to_string()),
+        ];
+        let settings = Settings::of(&self.build.spec, &self.config.runner, None, 0);
+        let metadata = self.metadata(name, labels);
+        self.pod(metadata, &platform, vec!["plan".to_owned()], settings, volumes)
     }
 
-    /// The pod of a stage.
-    pub fn stage_pod(&self, plan: &Digest, stage: &ScheduledStage, attempt: u32) -> Pod {
+    /// The pod of a stage, of whose pods `out_of_memory` ran out of memory before.
+    pub fn stage_pod(&self, plan: &Digest, stage: &ScheduledStage, attempt: u32, out_of_memory: u32) -> Pod {
         let name = naming::stage_pod(self.name(), self.run, &stage.id, attempt);
         let mut volumes = Volumes::default();
         let sources: Vec<_> = self
@@ -152,13 +132,27 @@ impl Maker<'_> {
         let platform = stage.platform.to_string();
         let labels = [
             (names::LABEL_KIND, "stage".to_owned()),
+            (names::LABEL_ATTEMPT, attempt.to_string()),
             (names::LABEL_STAGE, stage.id.clone()),
             (names::LABEL_PLATFORM, platform.replace('/', "-")),
         ];
         let args = ["stage", "--plan", plan.as_str(), "--stage", &stage.id]
             .map(ToOwned::to_owned)
             .to_vec();
-        self.pod(name, attempt, &stage.platform, labels, args, volumes)
+        let settings = Settings::of(
+            &self.build.spec,
+            &self.config.runner,
+            Some(&stage.name),
+            out_of_memory,
+        );
+        let metadata = self.metadata(name, labels);
+        let mut pod = self.pod(metadata, &stage.platform, args, settings, volumes);
+        // One that does not parse has been refused before any pod was made.
+        let valid = validate::validate(&self.build.spec).ok();
+        if let Some(time) = valid.and_then(|valid| valid.hold_failed) {
+            hold::add(&mut pod, time, attempt > self.build.spec.retries);
+        }
+        pod
     }
 
     fn name(&self) -> &str {
@@ -185,46 +179,27 @@ impl Maker<'_> {
         }
     }
 
-    fn pod<const N: usize>(
+    fn pod(
         &self,
-        name: String,
-        attempt: u32,
+        mut metadata: ObjectMeta,
         platform: &Platform,
-        labels: [(&str, String); N],
         args: Vec<String>,
+        settings: Settings,
         mut volumes: Volumes,
     ) -> Pod {
         let asked = &self.build.spec.pods;
         let runner = &self.config.runner;
-        let mut metadata = self.metadata(name, labels);
         if let Some(all) = &mut metadata.labels {
-            all.insert(names::LABEL_ATTEMPT.to_owned(), attempt.to_string());
-            for (key, value) in &asked.labels {
-                all.entry(key.clone()).or_insert_with(|| value.clone());
+            for (key, value) in settings.labels {
+                all.entry(key).or_insert(value);
             }
         }
-        metadata.annotations = (!asked.annotations.is_empty()).then(|| asked.annotations.clone());
+        metadata.annotations = (!settings.annotations.is_empty()).then_some(settings.annotations);
         self.common_volumes(&mut volumes);
-        let mut node_selector = runner.node_selector.clone();
-        node_selector.extend(asked.node_selector.clone());
+        let mut node_selector = settings.node_selector;
         // Last: a stage for arm64 runs on an arm64 node whatever else is asked.
         node_selector.insert("kubernetes.io/os".to_owned(), platform.os.clone());
         node_selector.insert("kubernetes.io/arch".to_owned(), platform.architecture.clone());
-        let mut pull_secrets = runner.image_pull_secrets.clone();
-        pull_secrets.extend(
-            asked
-                .image_pull_secrets
-                .iter()
-                .map(|secret| LocalObjectReference {
-                    name: secret.name.clone(),
-                }),
-        );
-        let tolerations: Vec<_> = runner
-            .tolerations
-            .iter()
-            .chain(&asked.tolerations)
-            .cloned()
-            .collect();
         Pod {
             metadata,
             spec: Some(PodSpec {
@@ -233,13 +208,9 @@ impl Maker<'_> {
                     image: Some(runner.image.clone()),
                     image_pull_policy: Some(runner.image_pull_policy.clone()),
                     args: Some(args),
-                    resources: Some(
-                        asked
-                            .resources
-                            .clone()
-                            .unwrap_or_else(|| runner.resources.clone()),
-                    ),
-                    security_context: Some(container_security()),
+                    env: some(settings.env),
+                    resources: Some(settings.resources),
+                    security_context: Some(isolation::security()),
                     // A runner that dies without a message leaves its last lines.
                     termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
                     volume_mounts: Some(volumes.mounts),
@@ -249,8 +220,7 @@ impl Maker<'_> {
                 // An attempt is the operator's to count; a restart in place would hide it.
                 restart_policy: Some("Never".to_owned()),
                 termination_grace_period_seconds: Some(GRACE_SECONDS),
-                // Root in the pod is nobody on the node: what escapes from a step has no rights there.
-                host_users: Some(false),
+                host_users: isolation::host_users(self.config.isolation.mode),
                 // A step has no business with the cluster's API, whatever account is chosen.
                 automount_service_account_token: Some(false),
                 // No addresses of the namespace's services in the environment.
@@ -263,12 +233,13 @@ impl Maker<'_> {
                     ..PodSecurityContext::default()
                 }),
                 node_selector: Some(node_selector),
-                tolerations: (!tolerations.is_empty()).then_some(tolerations),
-                affinity: asked.affinity.clone(),
-                priority_class_name: asked.priority_class_name.clone(),
-                runtime_class_name: asked.runtime_class_name.clone(),
+                tolerations: some(settings.tolerations),
+                affinity: settings.affinity,
+                topology_spread_constraints: some(settings.topology_spread),
+                priority_class_name: settings.priority_class_name,
+                runtime_class_name: settings.runtime_class_name,
                 service_account_name: asked.service_account_name.clone(),
-                image_pull_secrets: (!pull_secrets.is_empty()).then_some(pull_secrets),
+                image_pull_secrets: some(settings.pull_secrets),
                 ..PodSpec::default()
             }),
             status: None,
@@ -313,29 +284,9 @@ impl Maker<'_> {
     }
 }
 
-/// The security settings of the one container.
-fn container_security() -> SecurityContext {
-    SecurityContext {
-        privileged: Some(false),
-        // Root of the pod's user namespace, not of the node: steps need owners other than their own.
-        run_as_user: Some(0),
-        run_as_group: Some(0),
-        // The image's files cannot be changed by what comes out of a step; the store and /tmp are volumes.
-        read_only_root_filesystem: Some(true),
-        // With false every step would inherit no_new_privs, and sudo, su and ping fail in a RUN. Inside a user
-        // namespace setuid programs gain nothing on the node.
-        allow_privilege_escalation: Some(true),
-        capabilities: Some(Capabilities {
-            drop: Some(vec!["ALL".to_owned()]),
-            add: Some(CAPABILITIES.map(ToOwned::to_owned).to_vec()),
-        }),
-        // The default AppArmor profile refuses mounts, also inside a user namespace. Means nothing on nodes without it.
-        app_armor_profile: Some(AppArmorProfile {
-            type_: "Unconfined".to_owned(),
-            localhost_profile: None,
-        }),
-        ..SecurityContext::default()
-    }
+/// A list that is left out when nothing is in it.
+fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
+    (!list.is_empty()).then_some(list)
 }
 
 #[derive(Default)]

@@ -18,8 +18,12 @@ pub struct Valid {
     pub images: Vec<Reference>,
     /// Where plans and results are kept.
     pub cache_repository: Reference,
+    /// Names of the stages that must be done before any tag is written.
+    pub gates: Vec<String>,
     /// How long a run may take.
     pub timeout: Duration,
+    /// How long the files of a failed `RUN` are held.
+    pub hold_failed: Option<Duration>,
 }
 
 /// Why a spec cannot be built: names the field and what to do.
@@ -71,17 +75,27 @@ pub fn validate(spec: &ImageBuildSpec) -> Result<Valid, Invalid> {
     let cache_repository = cache
         .parse()
         .map_err(|error| Invalid(format!("spec.cache.repository: {cache}: {error}")))?;
-    let timeout = spec
-        .timeout
-        .parse::<kube::core::Duration>()
-        .map(Duration::from)
-        .map_err(|error| Invalid(format!("spec.timeout: {error}; write 90s, 30m or 1h30m")))?;
+    let timeout = duration("spec.timeout", &spec.timeout)?;
+    let hold_failed = spec
+        .debug
+        .as_ref()
+        .and_then(|debug| debug.hold_failed.as_deref())
+        .map(|text| duration("spec.debug.holdFailed", text))
+        .transpose()?;
     Ok(Valid {
         platforms,
         images,
         cache_repository,
+        gates: spec.gates.clone(),
         timeout,
+        hold_failed,
     })
+}
+
+fn duration(field: &str, text: &str) -> Result<Duration, Invalid> {
+    text.parse::<kube::core::Duration>()
+        .map(Duration::from)
+        .map_err(|error| Invalid(format!("{field}: {error}; write 90s, 30m or 1h30m")))
 }
 
 /// A digest of the part of the spec that the image depends on. A change of the rest does not build a finished image
@@ -92,6 +106,7 @@ pub fn inputs(spec: &ImageBuildSpec) -> String {
         source,
         dockerfile,
         target,
+        gates,
         platforms,
         args,
         labels,
@@ -101,11 +116,13 @@ pub fn inputs(spec: &ImageBuildSpec) -> String {
         pods: _,
         timeout: _,
         retries: _,
+        debug: _,
+        retry_memory_factor: _,
         ttl_seconds_after_finished: _,
         suspend: _,
     } = spec;
     let inputs = serde_json::json!([
-        source, dockerfile, target, platforms, args, labels, secrets, cache, output
+        source, dockerfile, target, gates, platforms, args, labels, secrets, cache, output
     ]);
     let hash = hex::encode(Sha256::digest(inputs.to_string()));
     hash.get(..16).unwrap_or_default().to_owned()
@@ -151,6 +168,7 @@ mod tests {
             (json!({"output": {"images": ["UPPER"]}}), "spec.output.images"),
             (json!({"output": {"images": []}}), "spec.output.images"),
             (json!({"timeout": "soon"}), "spec.timeout"),
+            (json!({"debug": {"holdFailed": "soon"}}), "spec.debug.holdFailed"),
         ] {
             let error = validate(&spec(change)).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");
@@ -165,12 +183,15 @@ mod tests {
             json!({"ttlSecondsAfterFinished": 5}),
             json!({"timeout": "5m"}),
             json!({"retries": 0}),
+            json!({"debug": {"holdFailed": "5m"}}),
+            json!({"retryMemoryFactor": "2"}),
             json!({"pods": {"nodeSelector": {"a": "b"}}}),
         ] {
             assert_eq!(inputs(&spec(change.clone())), plain, "{change}");
         }
         for change in [
             json!({"target": "x"}),
+            json!({"gates": ["test"]}),
             json!({"dockerfile": {"inline": "FROM scratch"}}),
             json!({"args": [{"name": "A", "value": "b"}]}),
             json!({"cache": {"noCache": true}}),

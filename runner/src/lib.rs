@@ -9,16 +9,19 @@
 
 mod artifacts;
 mod context;
+mod hold;
 mod inputs;
 mod plan;
 mod pod;
+mod probe;
+mod proxies;
 mod source;
 mod stage;
 
 use clap::{Parser, Subcommand};
 use slipway_engine::BuildError;
-use slipway_plan::protocol::{FailureReason, STORE_DIR, TERMINATION_LOG, TerminationMessage};
-use std::{fs, path::Path, process::ExitCode};
+use slipway_plan::protocol::{FailureReason, TERMINATION_LOG, TerminationMessage};
+use std::{fs, process::ExitCode, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 /// Runs the parts of an ImageBuild inside its pods. The operator starts it; the arguments are its contract with the operator.
@@ -41,12 +44,34 @@ enum Command {
         /// Id of the stage in the plan
         #[arg(long)]
         stage: String,
+        /// Leave the files of a RUN that fails to the container that holds them
+        #[arg(long)]
+        hold: bool,
+        /// No other attempt follows: with --hold, what ran out of memory is left as well
+        #[arg(long)]
+        last_attempt: bool,
     },
-    /// Tell what this environment lets a build do
-    Probe,
+    /// Wait for the stage of this pod; if a RUN of it fails, hold its files for a person to look at
+    Hold {
+        /// How long
+        #[arg(long)]
+        seconds: u64,
+    },
+    /// In a pod that holds a failed RUN: run a command in its files, as its user; a shell when none is given
+    Enter {
+        /// The command and its arguments
+        #[arg(trailing_var_arg = true)]
+        command: Vec<String>,
+    },
+    /// Tell what this environment lets a build do; fails if a build cannot run here
+    Probe {
+        /// How to tell it
+        #[arg(short, long, value_enum, default_value_t = probe::Output::Text)]
+        output: probe::Output,
+    },
 }
 
-/// Runs the command and leaves the termination message.
+/// Runs the command; `plan` and `stage` leave a termination message.
 pub fn run(arguments: &Arguments) -> ExitCode {
     if rustls::crypto::ring::default_provider()
         .install_default()
@@ -54,25 +79,49 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     {
         eprintln!("a TLS provider was there already");
     }
+    match &arguments.command {
+        Command::Probe { output } => probe::run(*output),
+        // Not in a runtime: this process has one thread and becomes the command.
+        Command::Enter { command } => hold::enter(command),
+        Command::Hold { seconds } => {
+            block_on(hold::run(Duration::from_secs(*seconds))).unwrap_or(ExitCode::FAILURE)
+        }
+        Command::Plan => finish(block_on(stoppable(plan::run))),
+        Command::Stage {
+            plan,
+            stage,
+            hold,
+            last_attempt,
+        } => finish(block_on(stoppable(|cancel| {
+            let keep = hold.then_some(hold::Wanted {
+                out_of_memory: *last_attempt,
+            });
+            stage::run(plan.clone(), stage.clone(), keep, cancel)
+        }))),
+    }
+}
+
+/// Runs on all cores. What still runs at its end (an upload of a failed build) is not waited for. `None` if there is no
+/// runtime, which has been told.
+fn block_on<T>(work: impl Future<Output = T>) -> Option<T> {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("error: failed to start: {error}");
-            return ExitCode::FAILURE;
+            return None;
         }
     };
-    let outcome = match &arguments.command {
-        Command::Probe => return probe(),
-        Command::Plan => runtime.block_on(stoppable(plan::run)),
-        Command::Stage { plan, stage } => runtime.block_on(stoppable(|cancel| {
-            stage::run(plan.clone(), stage.clone(), cancel)
-        })),
-    };
-    // What still runs (an upload of a failed build) is not waited for.
+    let outcome = runtime.block_on(work);
     runtime.shutdown_background();
+    Some(outcome)
+}
+
+/// Leaves the termination message.
+fn finish(outcome: Option<Result<TerminationMessage, BuildError>>) -> ExitCode {
     let (message, code) = match outcome {
-        Ok(message) => (message, ExitCode::SUCCESS),
-        Err(error) => {
+        None => return ExitCode::FAILURE,
+        Some(Ok(message)) => (message, ExitCode::SUCCESS),
+        Some(Err(error)) => {
             eprintln!("{}", error.render());
             (TerminationMessage::Failed(error.to_failure()), ExitCode::FAILURE)
         }
@@ -97,29 +146,7 @@ where
         outcome = work(cancel.clone()) => outcome,
         _ = terminated.recv() => {
             cancel.cancel();
-            Err(BuildError::new(FailureReason::Internal, "the pod was told to stop"))
-        }
-    }
-}
-
-fn probe() -> ExitCode {
-    let dir = if Path::new(STORE_DIR).is_dir() {
-        Path::new(STORE_DIR).to_owned()
-    } else {
-        std::env::temp_dir()
-    };
-    match slipway_sandbox::probe(&dir) {
-        Ok(probe) => {
-            println!("{}", serde_json::to_string_pretty(&probe).unwrap_or_default());
-            if probe.can_build() {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::FAILURE
-            }
-        }
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
+            Err(BuildError::new(FailureReason::Stopped, "the pod was told to stop"))
         }
     }
 }

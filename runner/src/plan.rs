@@ -41,6 +41,7 @@ pub(crate) async fn run(_cancel: CancellationToken) -> Result<TerminationMessage
     let ignore = slipway_engine::context::ignore_file(&tree, &name)?;
     let mut request = PlanRequest::new(parsed, Platform::host());
     request.target.clone_from(&pod.request.target);
+    request.gates.clone_from(&pod.request.gates);
     request.platforms.clone_from(&pod.request.platforms);
     request.args.clone_from(&pod.request.args);
     request.labels.clone_from(&pod.request.labels);

@@ -2,12 +2,14 @@
 
 use crate::{
     artifacts::{self, StoredPlan, stage_tag},
+    hold,
     inputs::PodInputs,
     pod::{Pod, internal},
+    proxies,
 };
 use futures::future::BoxFuture;
 use slipway_engine::{
-    Environment, Fetcher, Layer, LayerSink, Packing, Result, StageResult, Store,
+    Environment, Fetcher, Keep, Layer, LayerSink, Packing, Result, StageResult, Store,
     export::push_layer,
     image::{self, Image},
     images::Images,
@@ -27,8 +29,10 @@ use tokio_util::sync::CancellationToken;
 pub(crate) async fn run(
     plan: Digest,
     stage: String,
+    keep: Option<hold::Wanted>,
     cancel: CancellationToken,
 ) -> Result<TerminationMessage> {
+    let keep = keep.map(hold::Keeper::begin).transpose()?;
     let pod = Pod::open()?;
     let repository = pod.cache();
     let stored = Arc::new(artifacts::get_plan(&repository, &plan).await?);
@@ -38,7 +42,7 @@ pub(crate) async fn run(
         .iter()
         .position(|candidate| candidate.id == stage)
         .ok_or_else(|| internal(format!("the plan has no stage {stage:?}")))?;
-    let environment = Arc::new(environment(&pod, &stored, cancel)?);
+    let environment = Arc::new(environment(&pod, &stored, keep, cancel)?);
     let sink = Upload {
         store: pod.store.clone(),
         repository: pod.cache(),
@@ -58,7 +62,9 @@ pub(crate) async fn run(
                 .map(|step| step.key.as_str().to_owned())
         })
         .collect();
-    let plan = Arc::new(stored.plan.clone());
+    let mut plan = stored.plan.clone();
+    proxies::add(&mut plan.stages[index], &|name| std::env::var(name).ok());
+    let plan = Arc::new(plan);
     let result = slipway_engine::run_stage(&environment, &plan, index, &keys, Some(packing)).await?;
     let image = assemble(&stored, index, &result)?;
     publish(&pod, &stored, index, &image).await?;
@@ -71,7 +77,12 @@ pub(crate) async fn run(
     })
 }
 
-fn environment(pod: &Pod, stored: &Arc<StoredPlan>, cancel: CancellationToken) -> Result<Environment> {
+fn environment(
+    pod: &Pod,
+    stored: &Arc<StoredPlan>,
+    keep: Option<hold::Keeper>,
+    cancel: CancellationToken,
+) -> Result<Environment> {
     Ok(Environment {
         store: pod.store.clone(),
         progress: pod.progress.clone(),
@@ -87,6 +98,7 @@ fn environment(pod: &Pod, stored: &Arc<StoredPlan>, cancel: CancellationToken) -
         fetcher: Fetcher::new()?,
         cancel,
         emptied: Mutex::new(HashSet::new()),
+        keep: keep.map(|keep| Arc::new(keep) as Arc<dyn Keep>),
     })
 }
 

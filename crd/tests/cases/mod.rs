@@ -125,6 +125,15 @@ pub(crate) fn all() -> Vec<Case> {
             json!([{"key": "a", "path": "../a"}]),
             "items[].path: must be relative",
         ),
+        // Gates.
+        accept("gates", "gates", json!(["test", "Lint-2", "a_b.c"])),
+        refuse(
+            "a gate by number",
+            "gates",
+            json!(["0"]),
+            "spec.gates: each must be the name of a stage",
+        ),
+        refuse_by_schema("a gate twice", "gates", json!(["a", "a"]), "Duplicate value"),
         // Platforms.
         accept(
             "platforms with variants",
@@ -301,15 +310,53 @@ pub(crate) fn all() -> Vec<Case> {
             "labels of ours",
             "pods",
             json!({"labels": {"slipway.build/stage": "x"}}),
-            "spec.pods.labels: the prefixes",
+            "spec.pods.stages.*.labels: the prefixes",
         ),
         refuse(
             "recommended labels",
             "pods",
             json!({"labels": {"app.kubernetes.io/managed-by": "x"}}),
-            "spec.pods.labels: the prefixes",
+            "spec.pods.stages.*.labels: the prefixes",
+        ),
+        accept(
+            "settings of a stage",
+            "pods",
+            json!({"env": [{"name": "HTTPS_PROXY", "value": "http://proxy.example.com:3128"}], "stages": {
+                "build": {"resources": {"limits": {"memory": "8Gi"}}, "nodeSelector": {"disk": "nvme"}, "labels": {"a": "b"}},
+                "stage-2": {"priorityClassName": "low", "tolerations": [{"operator": "Exists"}], "env": [{"name": "A"}]},
+            }, "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"}]}),
+        ),
+        refuse(
+            "labels of ours in a stage",
+            "pods",
+            json!({"stages": {"build": {"labels": {"slipway.build/stage": "x"}}}}),
+            "spec.pods.stages.*.labels: the prefixes",
+        ),
+        refuse(
+            "a variable with a dash",
+            "pods",
+            json!({"env": [{"name": "A-B", "value": "x"}]}),
+            "spec.pods.env[].name: must be the name of a variable",
+        ),
+        refuse(
+            "a stage's variable with a dash",
+            "pods",
+            json!({"stages": {"build": {"env": [{"name": "A-B"}]}}}),
+            "spec.pods.env[].name: must be the name of a variable",
+        ),
+        refuse_by_schema(
+            "a variable twice",
+            "pods",
+            json!({"env": [{"name": "A"}, {"name": "A"}]}),
+            "Duplicate value",
         ),
         // Numbers.
+        refuse_by_schema(
+            "a factor that is a number",
+            "retryMemoryFactor",
+            json!(1.5),
+            "spec.retryMemoryFactor",
+        ),
         refuse_by_schema("11 retries", "retries", json!(11), "spec.retries"),
         refuse_by_schema(
             "a negative time to live",
@@ -327,6 +374,28 @@ pub(crate) fn all() -> Vec<Case> {
             "timeout",
             json!(bad),
             "spec.timeout: must be a length of time",
+        ));
+    }
+    for good in ["1.01", "1.1", "1.10", "1.5", "2", "3.25", "4", "4.00"] {
+        cases.push(accept("a memory factor", "retryMemoryFactor", json!(good)));
+    }
+    for bad in ["1", "1.0", "1.00", "0.5", "4.1", "5", "-2", "1,5", "1.x"] {
+        cases.push(refuse(
+            "a memory factor that is none",
+            "retryMemoryFactor",
+            json!(bad),
+            "spec.retryMemoryFactor: must be a factor above 1",
+        ));
+    }
+    for good in ["1s", "15m", "24h"] {
+        cases.push(accept("a time to hold", "debug", json!({"holdFailed": good})));
+    }
+    for bad in ["0s", "15", "25h", "1d"] {
+        cases.push(refuse(
+            "a time to hold that is none",
+            "debug",
+            json!({"holdFailed": bad}),
+            "spec.debug.holdFailed: must be a length of time",
         ));
     }
     let mut no_source = with("dockerfile", json!({"inline": "FROM scratch"}));

@@ -3,6 +3,7 @@
 
 mod build;
 mod failures;
+mod graph;
 mod image;
 mod isolation;
 mod life;

@@ -24,8 +24,8 @@ mod targets;
 pub use inputs::{Input, Selection, context_needs};
 pub use keys::{Key, Keys, StageKeys, StepKey, keys};
 pub use model::{
-    BuildPlan, Chmod, CopyOp, CopySource, HostEntry, MkdirOp, Mount, Network, Op, PLAN_VERSION, PlanResult,
-    RunOp, Sharing, StagePlan, Step, Ulimit,
+    BuildPlan, Chmod, CopyOp, CopySource, HostEntry, MkdirOp, Mount, Network, Op, PLAN_VERSION, PROXIES,
+    PlanResult, RunOp, Sharing, StagePlan, Step, Ulimit,
 };
 pub use planner::{Outline, OutlineArg, OutlineSecret, git_source};
 pub use request::{BaseError, BaseRequest, Bases, Entitlements, Outcome, PlanRequest, ResolvedBase};

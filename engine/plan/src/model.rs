@@ -6,7 +6,8 @@
 //! │          ├─ base           scratch, a stage, an image, a tree of files
 //! │          ├─ steps [Step]   one for each instruction; an Op that makes a layer, or none
 //! │          └─ config         the image's config when all steps are done, without diff ids and times
-//! └─ results [PlanResult]      one stage for each requested platform
+//! ├─ results [PlanResult]      one stage for each requested platform
+//! └─ gates   [StageIndex]      stages to be done before the results count
 //! ```
 
 use crate::source::{Source, StageIndex};
@@ -16,6 +17,9 @@ use slipway_oci::{ImageConfig, Platform};
 
 /// Version of the plan's JSON; a runner refuses another.
 pub const PLAN_VERSION: u32 = 1;
+
+/// The proxy variables that reach every `RUN` in both cases, given as build arguments or by a pod's environment.
+pub const PROXIES: [&str; 5] = ["http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy"];
 
 /// All that is to be done for a build.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +35,9 @@ pub struct BuildPlan {
     pub stages: Vec<StagePlan>,
     /// The stage that is the result for each requested platform, in the order of the request.
     pub results: Vec<PlanResult>,
+    /// The stages of the request's gates, of every platform.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gates: Vec<StageIndex>,
     /// What the build checks found.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<Warning>,

@@ -73,7 +73,9 @@ struct Planned<'a> {
     implicit: bool,
     nodes: Vec<Node<'a>>,
     target: NodeId,
-    /// The nodes that the target needs.
+    /// The stages that must succeed beside it.
+    gates: Vec<NodeId>,
+    /// The nodes that target and gates need.
     reachable: BTreeSet<NodeId>,
     epoch: Option<i64>,
     declared: BTreeMap<String, GlobalArg>,
@@ -209,9 +211,10 @@ impl<'a> Planner<'a> {
         self.resolve_epoch()?;
         self.make_nodes()?;
         let target = self.find_target()?;
+        let gates = self.find_gates()?;
         self.link()?;
         let reachable = loop {
-            let reachable = self.reachable(target);
+            let reachable = self.reachable(std::iter::once(target).chain(gates.iter().copied()));
             self.resolve(&reachable)?;
             if !self.needs.is_empty() {
                 return Ok(None);
@@ -230,6 +233,7 @@ impl<'a> Planner<'a> {
             implicit: self.implicit,
             nodes: std::mem::take(&mut self.nodes),
             target,
+            gates,
             reachable,
             epoch: self.epoch,
             declared: std::mem::take(&mut self.declared),

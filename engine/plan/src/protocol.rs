@@ -38,6 +38,9 @@ pub struct Request {
     /// The stage to build; the last one when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
+    /// Stages that must succeed before anything is named, though the target does not need them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gates: Vec<String>,
     /// The platforms to build for; never empty.
     pub platforms: Vec<Platform>,
     /// Build arguments (`--build-arg`).
@@ -128,10 +131,13 @@ pub enum NoCache {
 pub struct Schedule {
     /// Digest of the manifest of the plan artifact that this schedule belongs to is the pod's answer; this is its form.
     pub version: u32,
-    /// The stages that the target needs, each after those that it reads from.
+    /// The stages that the target and the gates need, each after those that it reads from.
     pub stages: Vec<ScheduledStage>,
     /// One result for each requested platform, in the order of the request.
     pub results: Vec<ScheduledResult>,
+    /// Indices in [`Schedule::stages`] of those that must be done before the results are named, though no result needs them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gates: Vec<usize>,
 }
 
 /// One stage of one platform, as the operator sees it.
@@ -146,6 +152,10 @@ pub struct ScheduledStage {
     pub platform: Platform,
     /// The key of the stage's result: 64 hex digits; equal keys mean equal results.
     pub key: String,
+    /// Another build that has this key makes the same, and can do so in this one's place. Not so for a stage that ignores the
+    /// cache, whose inputs are known only when it runs, or whose result is an image with repositories of its own.
+    #[serde(default)]
+    pub shared: bool,
     /// Indices of the stages whose results its *first* step needs: its pod starts when they are done.
     pub start_after: Vec<usize>,
     /// Indices of all stages that it reads from; it waits inside its pod for those not in `start_after`.
@@ -253,6 +263,8 @@ pub enum FailureReason {
     SandboxUnavailable,
     /// The store is full.
     NoSpace,
+    /// The pod was told to stop (SIGTERM) before it was done: deleted, evicted, or its node shuts down.
+    Stopped,
     /// Anything else: a fault of Slipway.
     #[default]
     Internal,
@@ -274,6 +286,7 @@ impl FailureReason {
             Self::SecretNotFound => "SecretNotFound",
             Self::SandboxUnavailable => "SandboxUnavailable",
             Self::NoSpace => "NoSpace",
+            Self::Stopped => "Stopped",
             Self::Internal => "Internal",
         }
     }

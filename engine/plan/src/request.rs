@@ -17,6 +17,10 @@ pub struct PlanRequest {
     pub dockerfile: Dockerfile,
     /// The stage to build, by name in any case; the last one when absent.
     pub target: Option<String>,
+    /// Names of stages, in any case, that are planned though the target does not need them: it is as good as done only when
+    /// they are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gates: Vec<String>,
     /// The platforms to build for, in order. None: for `build_platform`, or for what the base image offers.
     pub platforms: Vec<Platform>,
     /// What `BUILDPLATFORM` is.
@@ -56,6 +60,7 @@ impl PlanRequest {
         Self {
             dockerfile,
             target: None,
+            gates: Vec::new(),
             platforms: vec![platform.clone()],
             build_platform: platform,
             args: BTreeMap::new(),

@@ -19,11 +19,15 @@ pub fn schedule(plan: &BuildPlan, keys: &Keys, cached: &dyn Fn(&StageKeys) -> Op
         .stages
         .iter()
         .zip(&keys.stages)
-        .map(|(stage, keys)| ScheduledStage {
+        .enumerate()
+        .map(|(index, (stage, keys))| ScheduledStage {
             id: stage.id.clone(),
             name: stage.name.clone(),
             platform: stage.platform.clone(),
             key: keys.result.as_str().to_owned(),
+            shared: keys.certain
+                && !stage.no_cache
+                && plan.results.iter().all(|result| result.stage != index),
             start_after: start_after(stage).into_iter().collect(),
             needs: needs(stage).into_iter().collect(),
             cached: if keys.certain && !stage.no_cache {
@@ -48,6 +52,7 @@ pub fn schedule(plan: &BuildPlan, keys: &Keys, cached: &dyn Fn(&StageKeys) -> Op
         version: SCHEDULE_VERSION,
         stages,
         results,
+        gates: plan.gates.clone(),
     }
 }
 

@@ -15,6 +15,7 @@ mod network;
 mod run;
 pub(crate) mod spec;
 
+pub(crate) use exec::find;
 pub(crate) use run::{Report, Request};
 
 /// What a helper is asked to do; its name is the program's zeroth argument.

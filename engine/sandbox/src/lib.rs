@@ -13,6 +13,7 @@
 //! * [`init`] is the first line of every `main` that builds; the helper is this same program, started again.
 //! * [`enter`] gives the builder a mount namespace, and an ordinary user a user namespace.
 //! * [`Overlay`] mounts layers; [`Step`] says what to run in it; [`spawn`] runs it.
+//! * [`hold`] mounts the root of a step that has failed for a person, who looks at it through [`enter_held`].
 //! * [`passwd`] finds users and groups inside an image; [`probe`] tells what this machine or pod permits.
 //!
 //! The room knows no Dockerfile, no image and no registry, and keeps nothing between steps. It is the only one in the
@@ -23,6 +24,7 @@ mod enter;
 mod error;
 mod exit;
 mod helper;
+mod hold;
 mod mount_point;
 mod overlay;
 pub mod passwd;
@@ -36,6 +38,7 @@ pub use enter::{IdRange, Identity, enter};
 pub use error::Error;
 pub use exit::Exit;
 pub use helper::init;
+pub use hold::{enter_held, hold};
 pub use overlay::{Overlay, OverlaySpec};
 pub use probe::{Probe, probe};
 pub use running::{Killer, Running, spawn};

@@ -1,6 +1,6 @@
 //! `RUN`: mounts, environment, user; then the sandbox.
 
-use super::{Environment, Runner, adopt_root};
+use super::{Environment, FailedRoot, Runner, adopt_root};
 use crate::{
     context::{Context, DirContext, resolve},
     copy::Destination,
@@ -61,6 +61,7 @@ pub(super) async fn run(runner: &mut Runner, op: &RunOp, vertex: &Vertex) -> Res
     };
     make_cwd(mounted.path(), &op.cwd)?;
     let step = step(&environment, op, mounted.path(), &mut held)?;
+    let user = step.user.clone();
     let exit = execute(&environment, step, vertex).await;
     tokio::task::spawn_blocking(move || mounted.unmount())
         .await
@@ -74,11 +75,22 @@ pub(super) async fn run(runner: &mut Runner, op: &RunOp, vertex: &Vertex) -> Res
     match exit {
         Ok(exit) if exit.success() => {}
         Ok(sb::Exit::Cancelled) => return Err(BuildError::cancelled()),
-        Ok(sb::Exit::Oom) => {
-            return Err(plain(sb::Exit::Oom.to_string(), FailureReason::OutOfMemory).with_exit_code(137));
-        }
         Ok(exit) => {
-            return Err(plain(exit.to_string(), FailureReason::StepFailed).with_exit_code(exit.code()));
+            let reason = match exit {
+                sb::Exit::Oom => FailureReason::OutOfMemory,
+                _ => FailureReason::StepFailed,
+            };
+            if let Some(keep) = environment.keep.as_ref().filter(|keep| keep.wants(reason)) {
+                keep.kept(&FailedRoot {
+                    lower: runner.root.lower(&store),
+                    upper: upper.keep(),
+                    user,
+                    cwd: op.cwd.clone(),
+                    env: op.env.clone(),
+                    args: op.args.clone(),
+                })?;
+            }
+            return Err(plain(exit.to_string(), reason).with_exit_code(exit.code()));
         }
         Err(sb::Error::Program { program, reason }) => {
             return Err(plain(

@@ -1,13 +1,21 @@
 //! The plan pod: one, tried again after a transient fault.
 
+use jiff::SignedDuration;
 use slipway_crd::{FailureStatus, Phase, PlanStatus, conditions, reasons};
 use slipway_oci::Digest;
 
 use super::{Action, Draft, backoff};
 use crate::{
     naming,
-    pod_view::{Kind, PodState, PodView, Wait},
+    pod_view::{Kind, PodState, PodView, STUCK_AFTER, Wait},
 };
+
+/// A pod that was deleted and is still there so long after its grace period is on a node that is no more. Its work may
+/// begin elsewhere: results are kept by what they are made from, so two pods that make the same one do no harm.
+const LOST_AFTER: SignedDuration = SignedDuration::from_secs(30);
+
+/// Between two questions to the events of a pod that does not start.
+const ASK_AGAIN: SignedDuration = SignedDuration::from_secs(10);
 
 /// What became of a pod's attempt at its work.
 pub(super) enum Attempt {
@@ -62,7 +70,7 @@ impl Draft<'_> {
                 return Some(digest.clone());
             }
         }
-        match self.attempt("the plan", latest, attempts) {
+        match self.attempt("the plan", latest, attempts, 0) {
             Attempt::Going => self.status.plan = Some(plan),
             Attempt::Start(attempt) => {
                 let build = self.o.build.metadata.name.as_deref().unwrap_or_default();
@@ -97,33 +105,46 @@ impl Draft<'_> {
         None
     }
 
-    /// What to do about the newest pod of some work, or its absence, when `attempts` are known to have begun.
-    pub(super) fn attempt(&mut self, what: &str, latest: Option<&PodView>, attempts: u32) -> Attempt {
-        let retries = self.o.build.spec.retries;
+    /// What to do about the newest pod of some work, or its absence, when `attempts` are known to have begun, of which `free`
+    /// do not count.
+    pub(super) fn attempt(
+        &mut self,
+        what: &str,
+        latest: Option<&PodView>,
+        attempts: u32,
+        free: u32,
+    ) -> Attempt {
+        let retries = self.o.build.spec.retries.saturating_add(free);
         let Some(pod) = latest.filter(|pod| pod.attempt == attempts) else {
             if attempts == 0 {
                 return Attempt::Start(1);
             }
             // It was there and is gone: deleted by somebody, or its node was.
             let message = format!("the pod of attempt {attempts} at {what} is gone");
-            if attempts > retries {
-                let failure = super::plain(
-                    reasons::POD_LOST,
-                    format!("{message}, and spec.retries allows no other"),
-                );
-                return Attempt::Failed(Box::new(failure), self.o.now);
-            }
-            self.turn(reasons::RETRYING, true, None, format!("{message}; trying again"));
-            return Attempt::Start(attempts + 1);
+            return self.lost(&message, attempts, retries);
         };
+        if let Some(gone_by) = pod.gone_by.filter(|_| pod.is_alive()) {
+            let given_up = gone_by.checked_add(LOST_AFTER).unwrap_or(self.o.now);
+            if self.o.now < given_up {
+                self.look_at(given_up);
+                return Attempt::Going;
+            }
+            let node = pod.node.as_deref().unwrap_or("?");
+            let message = format!(
+                "the pod of attempt {attempts} at {what} was deleted and node {node} does not say that it has ended"
+            );
+            return self.lost(&message, attempts, retries);
+        }
         match &pod.state {
             PodState::Failed(failed) if failed.transient && attempts <= retries => {
-                let wait = backoff(attempts);
+                let wait = backoff(attempts.saturating_sub(free));
                 let due = failed.at.checked_add(wait).unwrap_or(self.o.now);
                 if self.o.now >= due {
+                    let more = pod.ran_out_of_memory() && self.o.build.spec.retry_memory_factor.is_some();
                     let note = format!(
-                        "{what}: attempt {attempts} failed: {}; trying again",
-                        failed.failure.message
+                        "{what}: attempt {attempts} failed: {}; trying again{}",
+                        failed.failure.message,
+                        if more { " with more memory" } else { "" }
                     );
                     self.turn(reasons::RETRYING, true, Some(&pod.name), note);
                     return Attempt::Start(attempts + 1);
@@ -150,9 +171,36 @@ impl Draft<'_> {
         }
     }
 
+    /// The pod of the last attempt is no more, and has not said how it ended.
+    fn lost(&mut self, message: &str, attempts: u32, retries: u32) -> Attempt {
+        if attempts > retries {
+            let message = format!("{message}, and spec.retries allows no other");
+            return Attempt::Failed(Box::new(super::plain(reasons::POD_LOST, message)), self.o.now);
+        }
+        self.turn(reasons::RETRYING, true, None, format!("{message}; trying again"));
+        Attempt::Start(attempts + 1)
+    }
+
     fn wait(&mut self, what: &str, pod: &PodView, wait: &Wait) -> Attempt {
         let (reason, message) = match wait {
-            Wait::Starting => return Attempt::Going,
+            Wait::Starting => {
+                // What keeps it is not in the pod: somebody has to ask the node's events.
+                if pod.node.is_some() {
+                    let due = pod.created.checked_add(STUCK_AFTER).unwrap_or(self.o.now);
+                    self.look_at(due.max(self.o.now.checked_add(ASK_AGAIN).unwrap_or(due)));
+                }
+                return Attempt::Going;
+            }
+            Wait::NoUserNamespaces(message) => {
+                // Not bounded by itself: whoever runs the node can mend it, and the kubelet tries on. `spec.timeout` bounds it.
+                let node = pod.node.as_deref().unwrap_or("?");
+                let message = format!(
+                    "node {node} cannot give the pod of {what} a user namespace: {message}; use nodes that can (Linux 6.3, containerd 2.0 or CRI-O 1.25), keep builds off this one by spec.pods.nodeSelector, or allow weaker isolation for all builds by the chart's isolation.mode"
+                );
+                self.hold(reasons::USER_NAMESPACES_UNAVAILABLE, message);
+                self.look_in(ASK_AGAIN.unsigned_abs());
+                return Attempt::Going;
+            }
             Wait::Unschedulable(message) => {
                 // Not bounded by itself: a node may be on its way. `spec.timeout` bounds it.
                 let message = format!(

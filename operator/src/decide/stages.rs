@@ -6,23 +6,25 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use slipway_crd::{FailureStatus, Phase, StageState, StageStatus, StepCounts, conditions, reasons};
 use slipway_oci::Digest;
-use slipway_plan::protocol::{Schedule, ScheduledStage};
+use slipway_plan::protocol::{FailureReason, Schedule, ScheduledStage};
 
 use super::{Action, Draft, backoff, plain, plan::Attempt};
 use crate::{
     facts::{Fault, Lookup, Publication},
     naming,
-    pod_view::{Kind, PodState},
+    pod_view::{Kind, PodState, PodView},
+    pods::HOLD_CONTAINER,
     validate::Valid,
 };
 
 /// The status holds this many stages; the CRD says the same.
 const STAGE_LIMIT: usize = 512;
 
-/// Which stages must run: those that a result needs, over every path that no cached result cuts off.
+/// Which stages must run: those that a result or a gate needs, over every path that no cached result cuts off.
 pub(super) fn needed(schedule: &Schedule) -> Vec<bool> {
     let mut needed = vec![false; schedule.stages.len()];
-    let mut open: Vec<usize> = schedule.results.iter().map(|result| result.stage).collect();
+    let results = schedule.results.iter().map(|result| result.stage);
+    let mut open: Vec<usize> = results.chain(schedule.gates.iter().copied()).collect();
     while let Some(index) = open.pop() {
         let (Some(stage), Some(mark)) = (schedule.stages.get(index), needed.get_mut(index)) else {
             continue;
@@ -51,12 +53,15 @@ impl Draft<'_> {
         }
         self.status.phase = Some(Phase::Running);
         self.list_stages(&schedule);
+        let held_back = self.make_room(&schedule);
         let mut failures: Vec<(Timestamp, FailureStatus)> = Vec::new();
-        for (index, stage) in schedule.stages.iter().enumerate() {
-            self.stage_step(index, stage, &mut failures);
+        for (index, (stage, held_back)) in schedule.stages.iter().zip(held_back).enumerate() {
+            self.stage_step(index, stage, held_back, &mut failures);
         }
-        // The first that failed is the one that is told; others may have failed because of it.
-        if let Some((_, failure)) = failures.into_iter().min_by_key(|(at, _)| *at) {
+        // The first that failed is the one that is told; others may have failed because of it. Times are whole seconds of
+        // different nodes' clocks, so a pod that was taken away comes after one that failed by itself.
+        let order = |(at, failure): &(Timestamp, FailureStatus)| (was_taken_away(failure), *at);
+        if let Some((_, failure)) = failures.into_iter().min_by_key(order) {
             return self.fail(conditions::STAGES_COMPLETE, failure);
         }
         self.publish_step(&schedule, valid);
@@ -67,6 +72,7 @@ impl Draft<'_> {
         if self.status.stages.len() == schedule.stages.len() {
             return;
         }
+        self.tell_unknown_stages(schedule);
         self.status.stages = schedule
             .stages
             .iter()
@@ -90,7 +96,7 @@ impl Draft<'_> {
                 };
                 StageStatus {
                     id: stage.id.clone(),
-                    key: Some(stage.key.clone()),
+                    key: stage.shared.then(|| stage.key.clone()),
                     name: stage.name.clone(),
                     platform: stage.platform.to_string(),
                     state,
@@ -102,10 +108,39 @@ impl Draft<'_> {
             .collect();
     }
 
+    /// A misspelt name in `spec.pods.stages` would otherwise do nothing, in silence.
+    fn tell_unknown_stages(&mut self, schedule: &Schedule) {
+        let is_there = |name: &str| {
+            schedule
+                .stages
+                .iter()
+                .any(|stage| stage.name.eq_ignore_ascii_case(name))
+        };
+        let unknown: Vec<&str> = self
+            .o
+            .build
+            .spec
+            .pods
+            .stages
+            .keys()
+            .map(String::as_str)
+            .filter(|name| !is_there(name))
+            .collect();
+        if unknown.is_empty() {
+            return;
+        }
+        let note = format!(
+            "spec.pods.stages: the plan has no stage {}: misspelt, or not needed by the target",
+            unknown.join(", ")
+        );
+        self.turn(reasons::STAGE_UNKNOWN, true, None, note);
+    }
+
     fn stage_step(
         &mut self,
         index: usize,
         stage: &ScheduledStage,
+        held_back: bool,
         failures: &mut Vec<(Timestamp, FailureStatus)>,
     ) {
         let Some(mut row) = self
@@ -117,10 +152,7 @@ impl Draft<'_> {
         else {
             return;
         };
-        let latest = self
-            .pods()
-            .filter(|pod| matches!(&pod.kind, Kind::Stage(id) if *id == stage.id))
-            .max_by_key(|pod| pod.attempt);
+        let latest = self.newest_pod(&stage.id);
         row.attempts = row.attempts.max(latest.map_or(0, |pod| pod.attempt));
         if let Some(pod) = latest {
             row.pod = Some(pod.name.clone());
@@ -153,44 +185,61 @@ impl Draft<'_> {
                 self.turn(reasons::STAGE_FINISHED, false, Some(&pod.name), note);
                 return self.put(index, row);
             }
-        } else if row.attempts == 0 && !self.may_start(stage) {
+        } else if row.attempts == 0 && (held_back || !self.may_start(stage)) {
+            return self.put(index, row);
+        }
+        if self.is_made_elsewhere(stage, latest, &mut row) {
+            return self.put(index, row);
+        }
+        if row.gave_way_to.is_some() && !latest.is_some_and(PodView::failed_for_good) {
+            row.state = StageState::Waiting;
+            if !held_back && self.all_there(stage) {
+                let next = row.attempts + 1;
+                self.start_stage(index, stage, &mut row, next);
+            }
             return self.put(index, row);
         }
         let what = format!("stage {} ({})", row.name, row.platform);
-        match self.attempt(&what, latest, row.attempts) {
+        match self.attempt(&what, latest, row.attempts, row.gave_way) {
             Attempt::Going => {}
-            Attempt::Start(attempt) => {
-                row.state = StageState::Waiting;
-                if self.o.facts.refused.is_empty() {
-                    let build = self.o.build.metadata.name.as_deref().unwrap_or_default();
-                    let name = naming::stage_pod(build, self.run_number(), &stage.id, attempt);
-                    self.actions.push(Action::StartStage {
-                        stage: index,
-                        attempt,
-                    });
-                    self.turn(
-                        reasons::STAGE_STARTED,
-                        false,
-                        Some(&name),
-                        format!("{} ({})", row.name, row.platform),
-                    );
-                    row.state = StageState::Starting;
-                    row.attempts = attempt;
-                    row.pod = Some(name);
-                    row.node = None;
-                    row.started_at = row.started_at.or(Some(Time(self.o.now)));
-                }
-            }
+            Attempt::Start(attempt) => self.start_stage(index, stage, &mut row, attempt),
             Attempt::Failed(mut failure, at) => {
                 row.state = StageState::Failed;
                 row.finished_at = Some(Time(at));
                 failure.stage = Some(row.name.clone());
                 failure.platform = Some(row.platform.clone());
                 failure.pod.clone_from(&row.pod);
+                self.tell_how_to_enter(&mut failure);
                 failures.push((at, *failure));
             }
         }
         self.put(index, row);
+    }
+
+    /// How many pods of the stage are there that ran out of memory.
+    fn out_of_memory(&self, stage: &ScheduledStage) -> u32 {
+        let count = self
+            .pods()
+            .filter(|pod| matches!(&pod.kind, Kind::Stage(id) if *id == stage.id))
+            .filter(|pod| pod.ran_out_of_memory())
+            .count();
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+
+    /// Where the files of a failed step are held, as `spec.debug.holdFailed` asks.
+    fn tell_how_to_enter(&self, failure: &mut FailureStatus) {
+        let spec = &self.o.build.spec;
+        let time = spec.debug.as_ref().and_then(|debug| debug.hold_failed.as_ref());
+        let is_step = [FailureReason::StepFailed, FailureReason::OutOfMemory]
+            .iter()
+            .any(|reason| reason.as_str() == failure.reason);
+        if let (Some(time), true, Some(_), Some(pod)) = (time, is_step, &failure.instruction, &failure.pod) {
+            let namespace = self.o.build.metadata.namespace.as_deref().unwrap_or_default();
+            failure.message = format!(
+                "{}; its files are held for {time}: kubectl exec -n {namespace} -it {pod} -c {HOLD_CONTAINER} -- slipway-runner enter",
+                failure.message
+            );
+        }
     }
 
     fn put(&mut self, index: usize, row: StageStatus) {
@@ -199,8 +248,44 @@ impl Draft<'_> {
         }
     }
 
+    /// Begins an attempt at a stage, unless pods are being refused.
+    fn start_stage(&mut self, index: usize, stage: &ScheduledStage, row: &mut StageStatus, attempt: u32) {
+        row.state = StageState::Waiting;
+        if !self.o.facts.refused.is_empty() {
+            return;
+        }
+        // Counted where it is acted upon; the pods tell what a status that was never written did not.
+        let again = self.newest_pod(&stage.id).is_some_and(PodView::ran_out_of_memory);
+        row.out_of_memory = (row.out_of_memory + u32::from(again)).max(self.out_of_memory(stage));
+        let build = self.o.build.metadata.name.as_deref().unwrap_or_default();
+        let name = naming::stage_pod(build, self.run_number(), &stage.id, attempt);
+        self.actions.push(Action::StartStage {
+            stage: index,
+            attempt,
+            out_of_memory: row.out_of_memory,
+        });
+        let note = format!("{} ({})", row.name, row.platform);
+        self.turn(reasons::STAGE_STARTED, false, Some(&name), note);
+        row.state = StageState::Starting;
+        row.attempts = attempt;
+        row.gave_way_to = None;
+        row.pod = Some(name);
+        row.node = None;
+        row.started_at = row.started_at.clone().or(Some(Time(self.o.now)));
+    }
+
+    /// Whether everything that a stage reads is there.
+    fn all_there(&self, stage: &ScheduledStage) -> bool {
+        let has_result = |row: &StageStatus| row.state.has_result();
+        let rows = &self.status.stages;
+        stage
+            .needs
+            .iter()
+            .all(|&index| rows.get(index).is_some_and(has_result))
+    }
+
     /// Whether the first step of a stage has its inputs. For later ones it waits inside its pod.
-    fn may_start(&self, stage: &ScheduledStage) -> bool {
+    pub(super) fn may_start(&self, stage: &ScheduledStage) -> bool {
         stage.start_after.iter().all(|&index| {
             self.status
                 .stages
@@ -224,7 +309,7 @@ impl Draft<'_> {
             .iter()
             .filter_map(|result| Some((result.platform.clone(), digest(result.stage)?)))
             .collect();
-        // A stage that no result needs does not hold the image up: `needed` has left it out.
+        // A stage that no result and no gate needs does not hold the image up: `needed` has left it out.
         let done = self.status.stages.iter().all(|stage| stage.state.is_final());
         if results.len() < schedule.results.len() || !done {
             return;
@@ -269,6 +354,11 @@ impl Draft<'_> {
             self.actions.push(again);
         }
     }
+}
+
+/// Whether the failure is that of a pod which somebody ended, this operator perhaps.
+fn was_taken_away(failure: &FailureStatus) -> bool {
+    [reasons::POD_LOST, reasons::POD_EVICTED].contains(&failure.reason.as_str())
 }
 
 /// A plan comes from a pod that works on untrusted input: nothing in it is taken for granted.
@@ -321,6 +411,19 @@ fn check(schedule: &Schedule, valid: &Valid) -> Result<(), String> {
     }
     if schedule.results.iter().any(|result| result.stage >= count) {
         return Err("the plan has a result that is no stage".to_owned());
+    }
+    // An image that skips its gates must not come out of a pod that was talked into leaving them out.
+    for gate in &valid.gates {
+        let is_there = schedule.gates.iter().any(|&index| {
+            let stage = schedule.stages.get(index);
+            stage.is_some_and(|stage| stage.name.eq_ignore_ascii_case(gate))
+        });
+        if !is_there {
+            return Err(format!("the plan does not have the gate {gate}"));
+        }
+    }
+    if schedule.gates.iter().any(|&index| index >= count) {
+        return Err("the plan has a gate that is no stage".to_owned());
     }
     Ok(())
 }

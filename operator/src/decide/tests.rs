@@ -2,6 +2,8 @@
 
 mod failure;
 mod life;
+mod room;
+mod shared;
 mod success;
 
 use std::sync::Arc;
@@ -51,6 +53,17 @@ impl World {
         world
     }
 
+    /// Planned with these gates in spec and schedule; no stage has begun.
+    fn gated(schedule: Schedule, gates: &[&str]) -> Self {
+        let mut world = Self::planned(schedule);
+        world.build.spec.gates = gates.iter().map(ToString::to_string).collect();
+        let inputs = validate::inputs(&world.build.spec);
+        if let Some(run) = &mut world.status().run {
+            run.inputs = inputs;
+        }
+        world
+    }
+
     fn decide(&self) -> Decision {
         decide(&Observed {
             build: &self.build,
@@ -82,6 +95,7 @@ fn plan_pod(attempt: u32, state: PodState) -> PodView {
         node: None,
         created: at(0),
         deleting: false,
+        gone_by: None,
         state,
     }
 }
@@ -119,7 +133,11 @@ fn delete(pod: &PodView) -> Action {
 }
 
 fn start(stage: usize, attempt: u32) -> Action {
-    Action::StartStage { stage, attempt }
+    Action::StartStage {
+        stage,
+        attempt,
+        out_of_memory: 0,
+    }
 }
 
 fn turns(decision: &Decision) -> Vec<&str> {

@@ -5,7 +5,8 @@ use slipway_crd::{Phase, StageState, conditions, conditions::Status, reasons};
 use super::{Draft, life::one_line};
 
 /// Reasons for waiting that are worth an event when they appear.
-const WORTH_AN_EVENT: [&str; 6] = [
+const WORTH_AN_EVENT: [&str; 7] = [
+    reasons::USER_NAMESPACES_UNAVAILABLE,
     reasons::UNSCHEDULABLE,
     reasons::RUNNER_IMAGE_UNAVAILABLE,
     reasons::POD_CANNOT_START,

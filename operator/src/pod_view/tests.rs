@@ -149,6 +149,18 @@ fn every_failure_has_its_class() {
             "OutOfMemory",
             true,
         ),
+        (
+            "deleted",
+            ended("Failed", 1, "Error", &told("Stopped")),
+            "PodLost",
+            true,
+        ),
+        (
+            "disk full",
+            ended("Failed", 1, "Error", &told("NoSpace")),
+            "NoSpace",
+            true,
+        ),
         ("killed", ended("Failed", 137, "Error", ""), "PodLost", true),
         (
             "no message",
@@ -218,6 +230,76 @@ fn every_failure_has_its_class() {
             (reason, transient),
             "{name}"
         );
+    }
+}
+
+#[test]
+fn a_stage_has_failed_while_another_container_holds_its_files() {
+    let mut status = ended(
+        "Running",
+        1,
+        "Error",
+        &json!({"kind": "failed", "reason": "StepFailed", "message": "m"}).to_string(),
+    );
+    let runner = status["containerStatuses"][0].clone();
+    let mut holder = container(json!({"running": {}}));
+    holder["name"] = "hold".into();
+    status["containerStatuses"] = json!([holder, runner]);
+    let view = PodView::of(&pod(&status)).unwrap();
+    assert!(matches!(view.state, PodState::Failed(_)), "{view:?}");
+    assert!(!view.is_alive(), "so that it is not deleted with the others");
+}
+
+#[test]
+fn what_a_node_says_of_a_pod_that_does_not_start_is_told_apart() {
+    for (reason, message, expected) in [
+        (
+            "FailedCreatePodSandBox",
+            "can't set `spec.hostUsers: false`, runtime does not support user namespaces",
+            Some(true),
+        ),
+        (
+            "FailedCreatePodSandBox",
+            "the handler \"\" does not support user namespaces",
+            Some(true),
+        ),
+        (
+            "FailedCreatePodSandBox",
+            "failed to set MOUNT_ATTR_IDMAP on /var/lib: invalid argument",
+            Some(true),
+        ),
+        (
+            "FailedCreatePodSandBox",
+            "plugin type=\"bridge\" failed (add)",
+            Some(false),
+        ),
+        ("FailedMount", "secret \"npm\" not found", Some(false)),
+        ("BackOff", "user namespace", None),
+        ("FailedScheduling", "0/1 nodes", None),
+    ] {
+        let found = of_event(reason, message).map(|wait| matches!(wait, Wait::NoUserNamespaces(_)));
+        assert_eq!(found, expected, "{reason}: {message}");
+    }
+}
+
+#[test]
+fn only_a_pod_that_has_its_node_and_does_not_start_is_stuck() {
+    let view = |status: Value, node: bool| {
+        let mut pod = pod(&status);
+        if !node {
+            pod.spec.as_mut().unwrap().node_name = None;
+        }
+        PodView::of(&pod).unwrap()
+    };
+    let creating = || waiting("ContainerCreating");
+    for (view, second, stuck) in [
+        (view(creating(), true), 15, true),
+        (view(creating(), true), 14, false),
+        (view(creating(), false), 15, false),
+        (view(waiting("ErrImagePull"), true), 15, false),
+        (view(json!({"phase": "Running"}), true), 15, false),
+    ] {
+        assert_eq!(view.is_stuck(fixtures::at(second)), stuck, "{view:?}");
     }
 }
 

@@ -31,6 +31,7 @@ pub fn request(build: &ImageBuild, valid: &Valid, args: &Args, registries: &[Reg
         },
         dockerfile,
         target: spec.target.clone(),
+        gates: spec.gates.clone(),
         platforms: valid.platforms.clone(),
         args: args.clone(),
         labels: spec.labels.clone(),

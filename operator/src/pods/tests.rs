@@ -50,7 +50,7 @@ fn stage_pod(build: &ImageBuild, secrets: &[&str], platform: &str) -> Value {
     let mut stage = fixtures::stage("build", &[]);
     stage.platform = platform.parse().unwrap();
     stage.secrets = secrets.iter().map(ToString::to_string).collect();
-    serde_json::to_value(maker.stage_pod(&fixtures::digest(9), &stage, 2)).unwrap()
+    serde_json::to_value(maker.stage_pod(&fixtures::digest(9), &stage, 2, 0)).unwrap()
 }
 
 fn plan_pod(build: &ImageBuild) -> Value {
@@ -112,6 +112,63 @@ fn no_pod_has_more_rights_than_a_build_needs() {
             );
         }
     }
+}
+
+#[test]
+fn the_weaker_mode_gives_up_the_user_namespace_and_nothing_else() {
+    let build = fixtures::build();
+    let pod = |mode| {
+        let mut config = config();
+        config.isolation.mode = mode;
+        let maker = Maker {
+            config: &config,
+            build: &build,
+            run: 1,
+        };
+        let pod = maker.stage_pod(&fixtures::digest(9), &fixtures::stage("build", &[]), 1, 0);
+        serde_json::to_value(pod).unwrap()
+    };
+    let mut usual = pod(crate::config::IsolationMode::UserNamespace);
+    let weaker = pod(crate::config::IsolationMode::Privileged);
+    assert_eq!(usual["spec"]["hostUsers"], false);
+    usual["spec"].as_object_mut().unwrap().remove("hostUsers");
+    assert_eq!(usual, weaker);
+}
+
+#[test]
+fn what_holds_a_failed_step_shares_the_store_and_nothing_secret() {
+    let mut build = full();
+    build.spec.debug = Some(slipway_crd::DebugOptions {
+        hold_failed: Some("15m".into()),
+    });
+    // `stage_pod` makes the second attempt.
+    for (retries, args) in [(2, &["--hold"][..]), (1, &["--hold", "--last-attempt"])] {
+        build.spec.retries = retries;
+        let pod = stage_pod(&build, &["npm"], "linux/amd64");
+        let [runner, holder] = pod["spec"]["containers"].as_array().unwrap().as_slice() else {
+            panic!("two containers")
+        };
+        let given = runner["args"].as_array().unwrap();
+        assert_eq!(given[5..], args.iter().map(|arg| json!(arg)).collect::<Vec<_>>());
+        assert_eq!(holder["args"], json!(["hold", "--seconds", "900"]));
+        assert_eq!(holder["securityContext"], runner["securityContext"]);
+        assert_eq!(holder["resources"]["limits"], runner["resources"]["limits"]);
+        let mounts: Vec<_> = holder["volumeMounts"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|m| &m["name"])
+            .collect();
+        assert_eq!(mounts, ["store", "tmp"]);
+        assert_eq!(
+            pod["metadata"]["annotations"]["kubectl.kubernetes.io/default-container"],
+            "runner"
+        );
+    }
+    assert_eq!(
+        plan_pod(&build)["spec"]["containers"].as_array().unwrap().len(),
+        1
+    );
 }
 
 #[test]

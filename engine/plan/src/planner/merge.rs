@@ -43,6 +43,11 @@ pub(super) fn merge(request: &PlanRequest, planned: &[Planned<'_>], warnings: Ve
     for stage in &mut stages {
         stage.id = unique_id(&stage.name, &stage.platform, &mut ids);
     }
+    let gates: BTreeSet<StageIndex> = planned
+        .iter()
+        .zip(&index)
+        .flat_map(|(one, own)| one.gates.iter().filter_map(|gate| own.get(gate).copied()))
+        .collect();
     let epoch = planned.first().and_then(|one| one.epoch);
     let results = planned
         .iter()
@@ -64,15 +69,17 @@ pub(super) fn merge(request: &PlanRequest, planned: &[Planned<'_>], warnings: Ve
         source: request.dockerfile.source.clone(),
         stages,
         results,
+        gates: gates.into_iter().collect(),
         warnings,
         epoch,
     }
 }
 
-/// The target and the stages that are read for it. A node can be named without being read: by `COPY --from` that has
+/// The target, the gates and the stages that are read for them. A node can be named without being read: by `COPY --from` that has
 /// only heredocs, or for a stage without layers.
 fn needed(planned: &Planned<'_>) -> BTreeSet<NodeId> {
-    let (mut seen, mut todo) = (BTreeSet::new(), vec![planned.target]);
+    let (mut seen, mut todo) = (BTreeSet::new(), planned.gates.clone());
+    todo.push(planned.target);
     while let Some(id) = todo.pop() {
         if !seen.insert(id) {
             continue;

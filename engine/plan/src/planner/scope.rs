@@ -1,6 +1,7 @@
 //! Variables: what the global scope holds, and lists of variables in the order in which they were set.
 
 use super::{Fallible, Planner};
+use crate::model::PROXIES;
 use slipway_dockerfile::{InstructionKind, expand::Env};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -56,9 +57,6 @@ pub(super) struct GlobalArg {
 
 /// Variables that steer the builder and never are in a step's environment.
 pub(super) const NOT_IN_ENVIRONMENT: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
-
-/// The proxy variables, which every `RUN` sees without an `ARG` and which are part of no key.
-const PROXIES: [&str; 5] = ["http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy"];
 
 impl Planner<'_> {
     /// The arguments that are there without an `ARG`: the platforms and the target stage.

@@ -227,9 +227,34 @@ impl<'a> Planner<'a> {
         if let Some(id) = self.names.get(&target.to_lowercase()) {
             return Ok(*id);
         }
+        Err(self.unknown_stage("unknown-target", "target stage", target))
+    }
+
+    /// The stages that must succeed beside the target.
+    pub(super) fn find_gates(&self) -> Fallible<Vec<NodeId>> {
+        let find = |gate: &String| {
+            let id = *self
+                .names
+                .get(&gate.to_lowercase())
+                .ok_or_else(|| self.unknown_stage("unknown-gate", "gate", gate))?;
+            // A check that a build context stands in for would pass without being made.
+            match &self.nodes[id].context {
+                Some(context) => Err(self.error(
+                    "replaced-gate",
+                    format!("gate {gate:?} is replaced by the build context {context:?}, so it would check nothing"),
+                    self.nodes[id].span,
+                )),
+                None => Ok(id),
+            }
+        };
+        self.request.gates.iter().map(find).collect()
+    }
+
+    /// No stage has the name that the request gives.
+    fn unknown_stage(&self, code: &str, what: &str, name: &str) -> Box<Diagnostic> {
         let names: Vec<&str> = self.nodes.iter().map(|node| node.name.as_str()).collect();
-        let mut message = format!("target stage {target:?} could not be found");
-        if let Some(close) = closest(target, names.iter().copied()) {
+        let mut message = format!("{what} {name:?} could not be found");
+        if let Some(close) = closest(name, names.iter().copied()) {
             message = format!("{message} (did you mean {close}?)");
         }
         let named: Vec<&str> = self
@@ -243,9 +268,9 @@ impl<'a> Planner<'a> {
         } else {
             format!("The stages are: {}.", named.join(", "))
         };
-        let mut error = Diagnostic::error("unknown-target", message).advise(advice);
+        let mut error = Diagnostic::error(code, message).advise(advice);
         error.file.clone_from(&self.file.name);
-        Err(Box::new(error))
+        Box::new(error)
     }
 
     /// Finds what each instruction reads from, and refuses circles.
@@ -361,9 +386,9 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    /// The nodes that `target` needs, itself included.
-    pub(super) fn reachable(&self, target: NodeId) -> BTreeSet<NodeId> {
-        let (mut seen, mut todo) = (BTreeSet::new(), vec![target]);
+    /// The nodes that `roots` need, themselves included.
+    pub(super) fn reachable(&self, roots: impl IntoIterator<Item = NodeId>) -> BTreeSet<NodeId> {
+        let (mut seen, mut todo) = (BTreeSet::new(), Vec::from_iter(roots));
         while let Some(id) = todo.pop() {
             if seen.insert(id) {
                 todo.extend(self.nodes[id].base);

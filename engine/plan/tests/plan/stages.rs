@@ -38,6 +38,65 @@ fn only_what_the_target_needs_is_planned() {
 }
 
 #[test]
+fn gates_are_planned_with_what_they_need_for_every_platform() {
+    let text = "FROM --platform=$BUILDPLATFORM alpine AS lint\nRUN lint\nFROM alpine AS build\nRUN make\n\
+                FROM build AS Test\nRUN make test\nFROM alpine AS unused\nRUN x\nFROM alpine\nRUN app\n";
+    let gated = |gates: &[&str]| PlanRequest {
+        gates: gates.iter().map(ToString::to_string).collect(),
+        ..for_both(text)
+    };
+    let plan = planned(&gated(&["test", "LINT"]));
+    assert_eq!(
+        ids(&plan),
+        [
+            "lint-linux-amd64",
+            "build-linux-amd64",
+            "build-linux-arm64",
+            "test-linux-amd64",
+            "test-linux-arm64",
+            "stage-4-linux-amd64",
+            "stage-4-linux-arm64"
+        ]
+    );
+    assert_eq!(
+        plan.gates,
+        [0, 3, 4],
+        "one that is the same for both platforms stands once"
+    );
+    let keys = slipway_plan::keys(&plan, &|_| None);
+    assert_eq!(slipway_plan::schedule(&plan, &keys, &|_| None).gates, [0, 3, 4]);
+    assert!(planned(&gated(&[])).gates.is_empty());
+    // Keys do not depend on being a gate.
+    let without = planned(&gated(&["lint"]));
+    let key = |plan: &slipway_plan::BuildPlan| slipway_plan::keys(plan, &|_| None).stages[0].result.clone();
+    assert_eq!(key(&plan), key(&without));
+}
+
+#[test]
+fn a_gate_that_is_no_stage_is_refused_with_close_names() {
+    let text = "FROM alpine AS test\nRUN x\nFROM alpine\nRUN y\n";
+    let refused = |gate: &str, contexts: &[(&str, &str)]| {
+        let error = try_plan(&PlanRequest {
+            gates: vec![gate.into()],
+            contexts: contexts
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
+            ..request(text)
+        });
+        format!("{:?}", error.expect_err("refused"))
+    };
+    let error = refused("tset", &[]);
+    assert!(
+        error.contains("gate \\\"tset\\\" could not be found (did you mean test?)"),
+        "{error}"
+    );
+    assert!(error.contains("The stages are: test."), "{error}");
+    let error = refused("test", &[("test", "docker-image://alpine")]);
+    assert!(error.contains("would check nothing"), "{error}");
+}
+
+#[test]
 fn a_stage_that_does_not_depend_on_the_target_platform_is_planned_once() {
     let plan = planned(&for_both(
         "FROM --platform=$BUILDPLATFORM alpine AS tools\nRUN cc\n\

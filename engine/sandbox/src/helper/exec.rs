@@ -79,7 +79,7 @@ impl Executor for StepExecutor {
 }
 
 /// Looks a program up as a shell would: a name with a slash is a path, any other is searched in PATH.
-fn find(program: &str, env: &[String]) -> Result<PathBuf, String> {
+pub(crate) fn find(program: &str, env: &[String]) -> Result<PathBuf, String> {
     if program.contains('/') {
         return Ok(PathBuf::from(program));
     }

@@ -77,7 +77,16 @@ fn a_transient_fault_is_tried_again_after_a_while_and_within_the_retries() {
         ("PodEvicted", 1, 10, None),
         ("PodEvicted", 1, 11, Some(start(0, 2))),
         ("OutOfMemory", 2, 11, None),
-        ("OutOfMemory", 2, 12, Some(start(0, 3))),
+        (
+            "OutOfMemory",
+            2,
+            12,
+            Some(Action::StartStage {
+                stage: 0,
+                attempt: 3,
+                out_of_memory: 1,
+            }),
+        ),
     ] {
         let mut world = World::planned(schedule(vec![stage("a", &[])]));
         world.step();
@@ -104,6 +113,131 @@ fn a_transient_fault_is_tried_again_after_a_while_and_within_the_retries() {
     world.step();
     world.pods = vec![stage_pod("a", 3, failed("OutOfMemory", true, 10))];
     assert_failed(&world.decide(), "OutOfMemory", conditions::STAGES_COMPLETE);
+}
+
+#[test]
+fn each_want_of_memory_is_counted_for_the_next_attempt_also_when_its_pod_is_gone() {
+    let again = |attempt, out_of_memory| Action::StartStage {
+        stage: 0,
+        attempt,
+        out_of_memory,
+    };
+    let mut world = World::planned(schedule(vec![stage("a", &[]), stage("app", &[0])]));
+    world.build.spec.retries = 5;
+    world.build.spec.retry_memory_factor = Some("1.5".into());
+    world.step();
+    world.pods = vec![stage_pod("a", 1, failed("OutOfMemory", true, 10))];
+    world.now = 20;
+    let decision = world.step();
+    assert_eq!(decision.actions, [again(2, 1)]);
+    assert!(
+        decision.turns[0].note.contains("with more memory"),
+        "{:?}",
+        decision.turns
+    );
+    assert_eq!(decision.status.stages[0].out_of_memory, 1);
+    // An eviction in between does not raise it.
+    world.pods.push(stage_pod("a", 2, failed("PodEvicted", true, 30)));
+    world.now = 40;
+    assert_eq!(world.step().actions, [again(3, 1)]);
+    world.pods = vec![stage_pod("a", 3, failed("OutOfMemory", true, 50))];
+    world.now = 60;
+    assert_eq!(
+        world.step().actions,
+        [again(4, 2)],
+        "the first pod is gone, and counted all the same"
+    );
+}
+
+#[test]
+fn the_failure_that_is_told_is_not_one_that_it_brought_about() {
+    let two = |first: PodState, second: PodState| {
+        let mut world = World::planned(schedule(vec![
+            stage("a", &[]),
+            stage("b", &[]),
+            stage("app", &[0, 1]),
+        ]));
+        world.build.spec.retries = 0;
+        world.step();
+        world.pods = vec![stage_pod("a", 1, first), stage_pod("b", 1, second)];
+        world.decide().status.failure.unwrap()
+    };
+    for (first, second, stage, reason) in [
+        // Killed because the other failed; the operator was killed in between, so both are seen at once.
+        (
+            failed("PodLost", true, 9),
+            failed("StepFailed", false, 9),
+            "b",
+            "StepFailed",
+        ),
+        // The clock of its node is behind.
+        (
+            failed("PodLost", true, 7),
+            failed("StepFailed", false, 9),
+            "b",
+            "StepFailed",
+        ),
+        (
+            failed("PodEvicted", true, 7),
+            failed("OutOfMemory", true, 9),
+            "b",
+            "OutOfMemory",
+        ),
+        (
+            failed("StepFailed", false, 9),
+            failed("FileNotFound", false, 7),
+            "b",
+            "FileNotFound",
+        ),
+        (
+            failed("StepFailed", false, 9),
+            failed("StepFailed", false, 9),
+            "a",
+            "StepFailed",
+        ),
+        (
+            failed("PodEvicted", true, 7),
+            PodState::Running,
+            "a",
+            "PodEvicted",
+        ),
+    ] {
+        let failure = two(first.clone(), second.clone());
+        assert_eq!(
+            (failure.stage.as_deref(), failure.reason.as_str()),
+            (Some(stage), reason),
+            "{first:?} {second:?}"
+        );
+    }
+}
+
+#[test]
+fn a_deleted_pod_whose_node_keeps_silent_is_given_up_after_a_while() {
+    let mut world = World::planned(schedule(vec![stage("a", &[])]));
+    world.step();
+    let silent = PodView {
+        node: Some("n1".into()),
+        deleting: true,
+        gone_by: Some(at(20)),
+        ..stage_pod("a", 1, PodState::Running)
+    };
+    world.pods = vec![silent.clone()];
+    world.now = 21;
+    let decision = world.step();
+    assert_eq!(
+        (decision.actions.len(), decision.again),
+        (0, Some(Duration::from_secs(29)))
+    );
+    world.now = 50;
+    let decision = world.decide();
+    assert_eq!(decision.actions, [start(0, 2)]);
+    assert!(decision.turns[0].note.contains("node n1"), "{:?}", decision.turns);
+    // One that has ended has said how.
+    world.pods = vec![PodView {
+        state: finished(1),
+        ..silent
+    }];
+    assert_eq!(world.decide().status.stages[0].state, StageState::Succeeded);
 }
 
 #[test]
@@ -141,6 +275,11 @@ fn a_pod_that_waits_is_told_and_only_an_image_or_start_that_never_comes_ends_the
         (
             Wait::Unschedulable("0/1 nodes".into()),
             reasons::UNSCHEDULABLE,
+            false,
+        ),
+        (
+            Wait::NoUserNamespaces("FailedCreatePodSandBox: no".into()),
+            reasons::USER_NAMESPACES_UNAVAILABLE,
             false,
         ),
         (
@@ -201,6 +340,65 @@ fn what_the_spec_cannot_mean_ends_the_build_before_any_pod() {
         reasons::SPEC_INVALID,
         conditions::SOURCE_RESOLVED,
     );
+}
+
+#[test]
+fn a_failing_gate_fails_the_build_also_when_the_image_is_there() {
+    let mut gated = schedule(vec![stage("lint", &[]), stage("app", &[])]);
+    gated.gates = vec![0];
+    let mut world = World::gated(gated, &["lint"]);
+    world.step();
+    world.pods = vec![
+        stage_pod("lint", 1, failed("StepFailed", false, 9)),
+        stage_pod("app", 1, finished(3)),
+    ];
+    let decision = world.decide();
+    assert_failed(&decision, "StepFailed", conditions::STAGES_COMPLETE);
+    assert_eq!(decision.status.failure.unwrap().stage.as_deref(), Some("lint"));
+}
+
+#[test]
+fn a_plan_without_the_gates_of_the_spec_is_not_followed() {
+    for (gates, refused) in [
+        (vec![], true),
+        (vec![1], true),
+        (vec![0, 9], true),
+        (vec![0], false),
+    ] {
+        let mut gated = schedule(vec![stage("lint", &[]), stage("app", &[])]);
+        gated.gates.clone_from(&gates);
+        let decision = World::gated(gated, &["lint"]).decide();
+        assert_eq!(decision.status.phase == Some(Phase::Failed), refused, "{gates:?}");
+    }
+}
+
+#[test]
+fn a_held_step_is_told_with_the_way_in_and_its_pod_stays() {
+    for (reason, instruction, told) in [
+        ("StepFailed", Some("RUN make"), true),
+        ("OutOfMemory", Some("RUN make"), true),
+        // The pod itself ran out of memory: there is nobody left who could have kept anything.
+        ("OutOfMemory", None, false),
+        ("FileNotFound", Some("COPY a /"), false),
+    ] {
+        let mut world = World::planned(schedule(vec![stage("a", &[])]));
+        world.build.spec.retries = 0;
+        world.build.spec.debug = Some(slipway_crd::DebugOptions {
+            hold_failed: Some("15m".into()),
+        });
+        world.step();
+        let mut state = failed(reason, false, 5);
+        if let PodState::Failed(failed) = &mut state {
+            failed.failure.instruction = instruction.map(ToOwned::to_owned);
+        }
+        world.pods = vec![stage_pod("a", 1, state)];
+        let decision = world.step();
+        assert_failed(&decision, reason, conditions::STAGES_COMPLETE);
+        let message = decision.status.failure.unwrap().message;
+        let way = format!("kubectl exec -n team -it {} -c hold", world.pods[0].name);
+        assert_eq!(message.contains(&way), told, "{message}");
+        assert_eq!((decision.actions.len(), world.step().actions.len()), (0, 0));
+    }
 }
 
 #[test]

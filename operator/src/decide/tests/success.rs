@@ -151,3 +151,65 @@ fn an_image_at_its_tags_is_ready() {
     world.facts = Facts::default();
     assert_eq!(world.decide().actions, [], "and then there is peace");
 }
+
+#[test]
+fn nothing_is_named_before_every_gate_is_done() {
+    // The target is done first; `lint` needs nothing of it, `test` is cached.
+    let mut cached = stage("test", &[]);
+    cached.cached = Some(digest(7));
+    let mut gated = schedule(vec![
+        cached,
+        stage("lint", &[]),
+        stage("unused", &[]),
+        stage("app", &[]),
+    ]);
+    gated.gates = vec![0, 1];
+    let mut world = World::gated(gated, &["Test", "lint"]);
+    let decision = world.step();
+    assert_eq!(decision.actions, [start(1, 1), start(3, 1)]);
+    world.pods = vec![
+        stage_pod("lint", 1, PodState::Running),
+        stage_pod("app", 1, finished(3)),
+    ];
+    let decision = world.step();
+    assert_eq!(
+        (decision.actions.len(), decision.status.phase),
+        (0, Some(Phase::Running))
+    );
+    assert_eq!(decision.status.progress.as_deref(), Some("1/2"));
+    world.pods[0] = stage_pod("lint", 1, finished(1));
+    let decision = world.step();
+    assert!(
+        matches!(decision.actions.as_slice(), [Action::Publish(_)]),
+        "{:?}",
+        decision.actions
+    );
+    assert_eq!(
+        states(&decision),
+        [
+            StageState::Cached,
+            StageState::Succeeded,
+            StageState::Skipped,
+            StageState::Succeeded
+        ]
+    );
+}
+
+#[test]
+fn settings_for_a_stage_that_is_not_there_are_told_once() {
+    let mut world = World::planned(schedule(vec![stage("build", &[])]));
+    let stages = &mut world.build.spec.pods.stages;
+    stages.insert("Build".into(), slipway_crd::StagePods::default());
+    assert!(!turns(&world.decide()).contains(&reasons::STAGE_UNKNOWN));
+    let stages = &mut world.build.spec.pods.stages;
+    stages.insert("biuld".into(), slipway_crd::StagePods::default());
+    let decision = world.step();
+    assert!(turns(&decision).contains(&reasons::STAGE_UNKNOWN));
+    assert!(
+        decision
+            .turns
+            .iter()
+            .any(|turn| turn.note.contains("no stage biuld"))
+    );
+    assert!(!turns(&world.step()).contains(&reasons::STAGE_UNKNOWN));
+}
