@@ -22,3 +22,8 @@ pub const LABEL_ATTEMPT: &str = "slipway.build/attempt";
 pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// Value of [`LABEL_MANAGED_BY`]: the operator watches the pods that have it.
 pub const MANAGED_BY: &str = "slipway";
+
+/// Annotation of an ImageBuild: set to a value that it has not had (a time, say), it stops the run that is on.
+pub const ANNOTATION_CANCEL: &str = "slipway.build/cancel";
+/// Annotation of an ImageBuild: set to a value that it has not had, it begins a run although nothing has changed.
+pub const ANNOTATION_REBUILD: &str = "slipway.build/rebuild";

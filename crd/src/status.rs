@@ -217,6 +217,10 @@ pub struct StageStatus {
     /// The manifest of its result in the cache repository.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
+    /// Ids of the stages that it reads from: the edges of the graph.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 512))]
+    pub needs: Vec<String>,
 }
 
 /// Another build that makes a stage in this one's place.

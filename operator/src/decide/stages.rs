@@ -102,6 +102,7 @@ impl Draft<'_> {
                     state,
                     steps,
                     digest: stage.cached.as_ref().map(ToString::to_string),
+                    needs: ids(schedule, &stage.needs),
                     ..StageStatus::default()
                 }
             })
@@ -359,6 +360,16 @@ impl Draft<'_> {
 /// Whether the failure is that of a pod which somebody ended, this operator perhaps.
 fn was_taken_away(failure: &FailureStatus) -> bool {
     [reasons::POD_LOST, reasons::POD_EVICTED].contains(&failure.reason.as_str())
+}
+
+/// The ids of stages given by their places.
+fn ids(schedule: &Schedule, places: &[usize]) -> Vec<String> {
+    let stage = |place: &usize| schedule.stages.get(*place);
+    places
+        .iter()
+        .filter_map(stage)
+        .map(|stage| stage.id.clone())
+        .collect()
 }
 
 /// A plan comes from a pod that works on untrusted input: nothing in it is taken for granted.

@@ -77,6 +77,16 @@ fn a_stage_starts_when_its_first_step_has_its_inputs() {
         [StageState::Succeeded, StageState::Running, StageState::Waiting]
     );
     assert_eq!(decision.status.progress.as_deref(), Some("1/3"));
+    let needs: Vec<_> = decision
+        .status
+        .stages
+        .iter()
+        .map(|row| row.needs.join(" "))
+        .collect();
+    assert_eq!(
+        needs,
+        ["", "base-linux-amd64", "base-linux-amd64 late-linux-amd64"]
+    );
     world.pods[1] = stage_pod("late", 1, finished(2));
     let decision = world.step();
     assert_eq!(decision.actions, [start(2, 1)]);
