@@ -49,13 +49,25 @@ generate: ## Write the generated files anew (CRD)
 test: packages check deny test-cluster ## All tests: check, cargo deny, API and end-to-end tests on the embedded cluster
 
 .PHONY: test-cluster
-test-cluster: install
+test-cluster: install cli-debug
 	@echo "== API and end-to-end tests"
 	SLIPWAY_E2E=1 $(E2E) env cargo test -p slipway-crd -p slipway-e2e --quiet -- --test-threads=2
 
 .PHONY: e2e
-e2e: install ## The end-to-end tests alone; SCENARIO=name for one
+e2e: install cli-debug ## The end-to-end tests alone; SCENARIO=name for one
 	SLIPWAY_E2E=1 $(E2E) env cargo test -p slipway-e2e --test e2e -- $(SCENARIO)
+
+# The command line that the end-to-end tests run.
+.PHONY: cli-debug
+cli-debug:
+	cargo build --quiet -p slipway-cli
+
+.PHONY: cli
+cli: ## Build the command line: slipway, and kubectl-slipway beside it
+	cargo build --release --quiet -p slipway-cli
+	ln -sf slipway $(RELEASE)/kubectl-slipway
+	@echo "$(RELEASE)/slipway"
+	@echo "put it and kubectl-slipway into your PATH"
 
 .PHONY: e2e-bin
 e2e-bin:

@@ -1,6 +1,10 @@
 //! `slipway build --local`.
 
-use crate::options::{BuildOptions, ProgressMode};
+use crate::{
+    exit,
+    options::{BuildOptions, ProgressMode},
+    view::look::{ColourMode, Look},
+};
 use anyhow::{Context as _, Result, bail};
 use slipway_engine::{
     BuildError, Fetcher, Packing, Progress, StepCache, Store,
@@ -9,7 +13,7 @@ use slipway_engine::{
     export::{self, AnnotationSet, Images as Exported},
     image,
     images::Images,
-    progress::{Plain, Quiet, RawJson, Sink, Tty},
+    progress::{Plain, Quiet, RawJson, Sink, Size, Tty},
 };
 use slipway_layer::Compression;
 use slipway_oci::{Platform, Reference};
@@ -18,7 +22,6 @@ use slipway_registry::{Config, Credentials, HostConfig, Registries};
 use std::{
     collections::BTreeMap,
     fs,
-    io::IsTerminal as _,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -63,34 +66,33 @@ pub fn run(options: BuildOptions) -> ExitCode {
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     match outcome {
         Ok(code) => code,
+        Err(error) if exit::is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             match error.downcast_ref::<BuildError>() {
+                Some(error) if error.is_cancelled() => {
+                    eprintln!("\n{}", error.render());
+                    return ExitCode::from(exit::INTERRUPTED);
+                }
                 Some(error) => eprintln!("\n{}", error.render()),
                 None => eprintln!("\nerror: {error:#}"),
             }
-            ExitCode::FAILURE
+            exit::code(&error)
         }
     }
 }
 
-fn sink(options: &BuildOptions) -> Arc<dyn Sink> {
+/// The printer that the flags ask for, on standard error.
+pub(crate) fn sink(mode: ProgressMode) -> Arc<dyn Sink> {
     let err = || Box::new(std::io::stderr());
-    let mode = if options.quiet {
-        ProgressMode::Quiet
-    } else {
-        options.progress
-    };
+    let look = Look::of(ColourMode::Auto, &std::io::stderr());
+    let measure = || Size::of(std::io::stderr());
     match mode {
         ProgressMode::Quiet => Arc::new(Quiet),
         ProgressMode::Rawjson => Arc::new(RawJson::new(err())),
-        ProgressMode::Tty => Arc::new(Tty::new(err(), columns())),
-        ProgressMode::Auto if std::io::stderr().is_terminal() => Arc::new(Tty::new(err(), columns())),
+        ProgressMode::Tty => Arc::new(Tty::new(err(), Box::new(measure), look.colour)),
+        ProgressMode::Auto if look.terminal => Arc::new(Tty::new(err(), Box::new(measure), look.colour)),
         ProgressMode::Auto | ProgressMode::Plain => Arc::new(Plain::new(err())),
     }
-}
-
-fn columns() -> usize {
-    rustix::termios::tcgetwinsize(std::io::stderr()).map_or(80, |size| usize::from(size.ws_col))
 }
 
 fn store_dir(options: &BuildOptions) -> PathBuf {
@@ -122,9 +124,9 @@ fn registries(options: &BuildOptions) -> Result<Registries> {
 }
 
 async fn build(options: BuildOptions) -> Result<ExitCode> {
-    let outputs = outputs::parse(&options)?;
+    let outputs = outputs::parse(&options).map_err(exit::usage)?;
     let store = Store::open(absolute(&store_dir(&options))?)?;
-    let progress = Progress::new(sink(&options));
+    let progress = Progress::new(sink(options.progress()));
     let driver = Driver {
         store: store.clone(),
         progress: progress.clone(),
@@ -136,6 +138,10 @@ async fn build(options: BuildOptions) -> Result<ExitCode> {
     tokio::spawn(async move {
         if tokio::signal::ctrl_c().await.is_ok() {
             cancel.cancel();
+            // A second one does not wait for steps to end, or for a context on standard input.
+            if tokio::signal::ctrl_c().await.is_ok() {
+                std::process::exit(exit::INTERRUPTED.into());
+            }
         }
     });
     let sources = sources::open(&options, &driver).await?;
@@ -144,9 +150,9 @@ async fn build(options: BuildOptions) -> Result<ExitCode> {
         named: sources.named.clone(),
         ..Offers::default()
     };
-    request::secrets(&options, &mut offers)?;
+    request::secrets(&options, &mut offers).map_err(exit::usage)?;
     let agents = agent::offer(&options.ssh, &mut offers)?;
-    if let Some(call) = calls::wanted(&options)? {
+    if let Some(call) = calls::wanted(&options).map_err(exit::usage)? {
         return calls::run(&call, &options, &driver, &sources).await;
     }
     let dockerfile = sources.parse()?;
@@ -392,7 +398,7 @@ fn report(options: &BuildOptions, finished: Option<&Finished>) -> Result<()> {
         let text = serde_json::to_string_pretty(&metadata)?;
         fs::write(path, text).with_context(|| format!("failed to write {}", path.display()))?;
     }
-    if options.quiet || options.progress == ProgressMode::Quiet {
+    if options.progress() == ProgressMode::Quiet {
         println!("{id}");
     }
     Ok(())

@@ -118,3 +118,14 @@ pub struct BuildOptions {
     #[arg(long = "insecure-registry", value_name = "HOST")]
     pub insecure_registries: Vec<String>,
 }
+
+impl BuildOptions {
+    /// How progress is shown; `--quiet` wins.
+    pub fn progress(&self) -> ProgressMode {
+        if self.quiet {
+            ProgressMode::Quiet
+        } else {
+            self.progress
+        }
+    }
+}

@@ -19,13 +19,19 @@ use std::{
 };
 use zeroize::Zeroizing;
 
+mod line;
 mod plain;
 mod rawjson;
+mod screen;
+mod text;
 mod tty;
 
+pub use line::{Line, Paint, clean};
 pub use plain::Plain;
 pub use rawjson::RawJson;
-pub use tty::Tty;
+pub use screen::{Screen, Size};
+pub use text::{duration, size};
+pub use tty::{Measure, Tty};
 
 /// Bytes of one step's log that are passed on; the rest is dropped with a note, as BuildKit does.
 const STEP_LOG_LIMIT: usize = 2 << 20;
@@ -44,6 +50,9 @@ pub enum Event {
         id: u32,
         /// What is shown for it: `[build 2/4] RUN make`.
         name: String,
+        /// Where it runs, if that is not this machine: a node.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        place: Option<String>,
     },
     /// A line that a step wrote.
     Log {
@@ -98,6 +107,12 @@ pub enum Event {
         detail: String,
         /// The line, from 1.
         line: u32,
+    },
+    /// What a live display shows below the running steps, in the place of what it showed there; a log does without.
+    #[serde(skip)]
+    Footer {
+        /// The lines.
+        lines: Vec<Line>,
     },
 }
 
@@ -169,6 +184,7 @@ impl Progress {
         self.0.sink.event(Event::Started {
             id,
             name: name.into(),
+            place: None,
         });
         Vertex {
             progress: self.clone(),

@@ -5,7 +5,11 @@ use crate::{csv::fields, options::BuildOptions};
 use anyhow::{Result, bail};
 use slipway_engine::{BuildError, driver::Driver};
 use slipway_plan::{Bases, Outline, PlanRequest};
-use std::{fmt::Write as _, process::ExitCode};
+use std::{
+    fmt::Write as _,
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
 /// What is to be told.
 pub(super) struct Call {
@@ -58,7 +62,7 @@ pub(super) async fn run(
         Kind::Targets => {
             let targets = slipway_plan::targets(&dockerfile);
             if call.json {
-                println!("{}", serde_json::to_string_pretty(&targets)?);
+                writeln!(io::stdout(), "{}", serde_json::to_string_pretty(&targets)?)?;
                 return Ok(ExitCode::SUCCESS);
             }
             let mut rows = vec![("TARGET".to_owned(), "DESCRIPTION".to_owned())];
@@ -71,7 +75,8 @@ pub(super) async fn run(
                 };
                 rows.push((name, target.description));
             }
-            print!(
+            write!(
+                io::stdout(),
                 "{}",
                 table(
                     &rows
@@ -79,16 +84,16 @@ pub(super) async fn run(
                         .map(|(a, b)| vec![a.as_str(), b.as_str()])
                         .collect::<Vec<_>>()
                 )
-            );
+            )?;
             Ok(ExitCode::SUCCESS)
         }
         Kind::Outline => {
             let request = request::plan_request(options, sources, dockerfile)?;
             let outline = outline(driver, &request).await?;
             if call.json {
-                println!("{}", serde_json::to_string_pretty(&outline)?);
+                writeln!(io::stdout(), "{}", serde_json::to_string_pretty(&outline)?)?;
             } else {
-                print!("{}", render(&outline));
+                write!(io::stdout(), "{}", render(&outline))?;
             }
             Ok(ExitCode::SUCCESS)
         }
@@ -98,10 +103,11 @@ pub(super) async fn run(
             let plan = driver.plan(&request).await?;
             driver.progress.finish();
             if call.json {
-                println!("{}", serde_json::to_string_pretty(&plan.warnings)?);
+                writeln!(io::stdout(), "{}", serde_json::to_string_pretty(&plan.warnings)?)?;
             } else {
                 for warning in &plan.warnings {
-                    println!(
+                    writeln!(
+                        io::stdout(),
                         "WARNING: {:?}{}",
                         warning.rule,
                         warning
@@ -109,21 +115,22 @@ pub(super) async fn run(
                             .as_ref()
                             .map(|url| format!(" - {url}"))
                             .unwrap_or_default()
-                    );
-                    println!("{}", warning.detail);
+                    )?;
+                    writeln!(io::stdout(), "{}", warning.detail)?;
                     let place = slipway_engine::Place {
                         file: plan.dockerfile.clone(),
                         source: plan.source.as_str().into(),
                         span: warning.span,
                         instruction: String::new(),
                     };
-                    println!("{}", place.excerpt());
+                    writeln!(io::stdout(), "{}", place.excerpt())?;
                 }
-                match plan.warnings.len() {
-                    0 => println!("Check complete, no warnings found."),
-                    1 => println!("Check complete, 1 warning has been found!"),
-                    n => println!("Check complete, {n} warnings have been found!"),
-                }
+                let found = match plan.warnings.len() {
+                    0 => "no warnings found.".to_owned(),
+                    1 => "1 warning has been found!".to_owned(),
+                    n => format!("{n} warnings have been found!"),
+                };
+                writeln!(io::stdout(), "Check complete, {found}")?;
             }
             Ok(if plan.warnings.is_empty() {
                 ExitCode::SUCCESS

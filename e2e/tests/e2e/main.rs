@@ -2,6 +2,7 @@
 //! it was skipped.
 
 mod build;
+mod cli;
 mod failures;
 mod graph;
 mod image;

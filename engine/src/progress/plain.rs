@@ -1,6 +1,6 @@
 //! One line an event, for logs: the manner that BuildKit's plain progress made known.
 
-use super::{Event, Sink, lock};
+use super::{Event, Sink, lock, text::size};
 use std::{collections::HashMap, io::Write, sync::Mutex};
 
 /// Prints `#5 [build 2/4] RUN make`, `#5 0.123 text`, `#5 DONE 0.3s`, `#5 CACHED`.
@@ -40,8 +40,9 @@ impl State {
 
     fn show(&mut self, event: Event) -> std::io::Result<()> {
         match event {
-            Event::Started { id, name } => {
-                self.names.insert(id, name);
+            Event::Started { id, name, place } => {
+                let place = place.map(|place| format!(" ({place})")).unwrap_or_default();
+                self.names.insert(id, format!("{name}{place}"));
                 self.turn_to(id)?;
             }
             Event::Log { id, line, after, .. } => {
@@ -81,6 +82,7 @@ impl State {
             Event::Warning { rule, detail, line } => {
                 writeln!(self.out, "WARN: {rule}: {detail} (line {line})")?;
             }
+            Event::Footer { .. } => {}
         }
         self.out.flush()
     }
@@ -90,16 +92,6 @@ impl Sink for Plain {
     fn event(&self, event: Event) {
         // A reader that went away must not fail the build.
         let _ = lock(&self.0).show(event);
-    }
-}
-
-/// `12.3MB`.
-pub(super) fn size(bytes: u64) -> String {
-    match bytes {
-        0..1_000 => format!("{bytes}B"),
-        1_000..1_000_000 => format!("{:.1}kB", bytes as f64 / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.1}MB", bytes as f64 / 1e6),
-        _ => format!("{:.2}GB", bytes as f64 / 1e9),
     }
 }
 
@@ -134,11 +126,13 @@ mod tests {
         plain.event(Event::Started {
             id: 1,
             name: "[a 1/2] RUN x".into(),
+            place: None,
         });
         plain.event(log(1, "one"));
         plain.event(Event::Started {
             id: 2,
             name: "[b 1/1] RUN y".into(),
+            place: None,
         });
         plain.event(log(1, "two"));
         plain.event(Event::Done {

@@ -1,0 +1,15 @@
+//! How things are shown: pure functions from what is known to lines of text. Nothing here reads a cluster, a clock or a
+//! terminal.
+
+pub mod graph;
+pub mod list;
+pub mod look;
+pub mod path;
+pub mod status;
+pub mod table;
+pub mod tree;
+
+#[cfg(test)]
+pub(crate) mod fixtures;
+#[cfg(test)]
+mod tests;
