@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
+    fmt::Write as _,
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{TcpListener, TcpStream},
@@ -115,8 +116,7 @@ impl Fake {
             let log = state.logs.entry(pod.to_owned()).or_default();
             for line in lines {
                 let second = log.text.lines().count();
-                log.text
-                    .push_str(&format!("2026-11-27T22:00:00.{second:09}Z {line}\n"));
+                let _ = writeln!(log.text, "2026-11-27T22:00:00.{second:09}Z {line}");
             }
         });
     }

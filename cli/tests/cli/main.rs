@@ -10,4 +10,5 @@
 
 mod cluster;
 mod fake;
+mod local;
 mod terminal;
