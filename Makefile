@@ -125,3 +125,39 @@ $(DENY):
 .PHONY: conformance
 conformance: ## Run Dockerfile cases through the engine: CASES=FILE, ONLY=id or area
 	cargo run --quiet --release -p slipway-conformance -- $(CASES) $(if $(ONLY),--only $(ONLY))
+
+.PHONY: conformance-cluster
+conformance-cluster: install ## Run at least a hundred cases, from every area, as ImageBuilds: CASES=FILE, COUNT=n
+	@echo "== conformance on the cluster"
+	cargo build --quiet -p slipway-conformance
+	$(E2E) env $(DEBUG)/slipway-conformance --cluster=$(or $(COUNT),110) --jobs 6 $(CASES) $(if $(ONLY),--only $(ONLY))
+
+.PHONY: differential
+differential: packages ## Build random Dockerfiles with BuildKit and with Slipway: SEED=first, COUNT=n
+	@echo "== differential test"
+	@$(E2E) tools --peer
+	cargo build --quiet --release -p slipway-cli -p slipway-conformance
+	$(RELEASE)/slipway-conformance diff --seed $(or $(SEED),1) --count $(or $(COUNT),100)
+
+.PHONY: bench-local
+bench-local: packages ## Compare local builds with BuildKit's: RUNS=n, ONLY=workload, KINDS=cold,noop,touch
+	@echo "== local builds beside BuildKit"
+	cargo build --quiet --release -p slipway-cli -p slipway-bench
+	$(RELEASE)/slipway-bench --runs $(or $(RUNS),5) $(if $(ONLY),--only $(ONLY)) $(if $(KINDS),--kinds $(KINDS))
+
+FUZZ_TARGETS := dockerfile expansion ignore unpack manifest config
+CARGO_FUZZ_VERSION := 0.13.2
+CARGO_FUZZ := $(SLIPWAY_CACHE)/tools/cargo-fuzz-$(CARGO_FUZZ_VERSION)/bin/cargo-fuzz
+
+.PHONY: fuzz
+fuzz: $(CARGO_FUZZ) ## Run each fuzz target for SECONDS=60 (TARGET=name for one); a finding is written to engine/fuzz/run/artifacts
+	@for target in $(or $(TARGET),$(FUZZ_TARGETS)); do \
+	  echo "== fuzz $$target"; \
+	  mkdir -p $(CARGO_TARGET_DIR)/fuzz-corpus/$$target; \
+	  (cd engine/fuzz/run && RUSTC_BOOTSTRAP=1 $(CARGO_FUZZ) run --fuzz-dir . --sanitizer none --target-dir $(CARGO_TARGET_DIR)/fuzz $$target \
+	    $(CARGO_TARGET_DIR)/fuzz-corpus/$$target ../corpus/$$target -- -max_total_time=$(or $(SECONDS),60) -max_len=8192 -timeout=20 -rss_limit_mb=2048 -print_final_stats=1); \
+	done
+
+$(CARGO_FUZZ):
+	@echo "== cargo fuzz $(CARGO_FUZZ_VERSION): building it, once"
+	env -u CARGO_TARGET_DIR cargo install cargo-fuzz --version $(CARGO_FUZZ_VERSION) --locked --quiet --root $(SLIPWAY_CACHE)/tools/cargo-fuzz-$(CARGO_FUZZ_VERSION)

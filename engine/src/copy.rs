@@ -63,6 +63,8 @@ pub(crate) struct Node {
     pub below: PathBuf,
     /// What it is.
     pub entry: Entry,
+    /// A directory that no pattern includes: it is copied for what lies in it.
+    pub leads: bool,
 }
 
 /// The matches of a request, in order.
@@ -271,6 +273,7 @@ pub(crate) fn gather(context: &dyn Context, one: &Match, filter: &Filter) -> io:
             source: one.source.clone(),
             below: PathBuf::new(),
             entry,
+            leads: false,
         },
         &ParentState::default(),
         &ParentState::default(),
@@ -322,13 +325,17 @@ impl Gatherer<'_> {
         let list = self.context.list(&node.source)?;
         let depth = self.waiting.len();
         if !included {
-            self.waiting.push(node.clone());
+            self.waiting.push(Node {
+                leads: true,
+                ..node.clone()
+            });
         }
         for (name, entry) in list {
             let child = Node {
                 source: node.source.join(&name),
                 below: node.below.join(&name),
                 entry,
+                leads: false,
             };
             self.visit(&child, &include, &exclude)?;
         }

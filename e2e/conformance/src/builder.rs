@@ -2,15 +2,25 @@
 
 use std::{
     fmt::Write as _,
+    fs,
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
+    time::Duration,
 };
+
+use anyhow::{Result, ensure};
 
 use crate::{
     base::Base,
     case::{Build, CacheUse, NoCache, Output},
+    check::Outcome,
+    process,
     wording::{self, Row},
 };
+
+/// How long one build may take.
+const LIMIT: Duration = Duration::from_mins(3);
 
 /// The inputs of a build, written to disk.
 pub(crate) struct Prepared {
@@ -37,12 +47,63 @@ pub(crate) enum Source {
     Other(String),
 }
 
-/// A program that builds.
+/// One build that is asked for.
+pub(crate) struct Asked<'a> {
+    pub(crate) build: &'a Build,
+    pub(crate) prepared: &'a Prepared,
+    /// Puts the values of the case's placeholders into a text.
+    pub(crate) replaced: &'a dyn Fn(&str) -> String,
+    /// Build as this user and group.
+    pub(crate) user: Option<u32>,
+    /// Leave the command beside the results.
+    pub(crate) keep: bool,
+}
+
+/// What builds.
 pub(crate) trait Builder: Sync {
-    /// The command for a build. Placeholders in its arguments are replaced by the caller.
-    fn command(&self, build: &Build, prepared: &Prepared) -> (PathBuf, Vec<String>);
+    /// Builds; the result is in [`Prepared::out`].
+    fn build(&self, asked: &Asked<'_>) -> Result<Outcome>;
     /// Differences in wording that are allowed.
     fn wording(&self) -> &'static [Row];
+    /// Forgets the folders of earlier builds. BuildKit brings its copy up to date instead of copying anew, and what it
+    /// removes shows in the times of the folders that remain.
+    fn forget(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Asked<'_> {
+    /// Runs a program that builds.
+    fn run(&self, program: &Path, args: &[String]) -> Result<Outcome> {
+        let work = &self.prepared.work;
+        let args: Vec<String> = args.iter().map(|arg| (self.replaced)(arg)).collect();
+        let mut command = Command::new(program);
+        command.args(&args).current_dir(work);
+        clean_environment(&mut command, work);
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
+        }
+        if self.keep {
+            let words: Vec<String> = args
+                .iter()
+                .map(|arg| format!("'{}'", arg.replace('\'', r"'\''")))
+                .collect();
+            let name = format!(
+                "command-{}",
+                self.prepared.out.file_name().unwrap_or_default().display()
+            );
+            fs::write(
+                work.join(name),
+                format!("{} {}\n", program.display(), words.join(" ")),
+            )?;
+        }
+        let ended = process::run(command, LIMIT)?;
+        Ok(Outcome {
+            success: ended.status.is_some_and(|status| status.success()),
+            broken: ended.broken(LIMIT),
+            log: ended.log,
+        })
+    }
 }
 
 /// `slipway build --local`.
@@ -54,7 +115,8 @@ pub(crate) struct Slipway {
 /// `buildctl build` against two daemons.
 pub(crate) struct BuildKit {
     pub(crate) buildctl: PathBuf,
-    pub(crate) addresses: [String; 2],
+    /// The first daemon's, and the second's if there is one.
+    pub(crate) addresses: Vec<String>,
     pub(crate) base: Base,
 }
 
@@ -104,7 +166,17 @@ fn cache(build: &Build, prepared: &Prepared, add: &mut dyn FnMut(&str, String)) 
 }
 
 impl Builder for Slipway {
-    fn command(&self, build: &Build, prepared: &Prepared) -> (PathBuf, Vec<String>) {
+    fn build(&self, asked: &Asked<'_>) -> Result<Outcome> {
+        asked.run(&self.program, &self.arguments(asked.build, asked.prepared))
+    }
+
+    fn wording(&self) -> &'static [Row] {
+        wording::TABLE
+    }
+}
+
+impl Slipway {
+    fn arguments(&self, build: &Build, prepared: &Prepared) -> Vec<String> {
         let store = prepared
             .work
             .join(if build.daemon == 2 { "store2" } else { "store" });
@@ -187,25 +259,46 @@ impl Builder for Slipway {
             args.push("--no-cache".to_owned());
         }
         args.push(context.cloned().unwrap_or_else(|| text(&prepared.context)));
-        (self.program.clone(), args)
-    }
-
-    fn wording(&self) -> &'static [Row] {
-        wording::TABLE
+        args
     }
 }
 
 impl Builder for BuildKit {
-    fn command(&self, build: &Build, prepared: &Prepared) -> (PathBuf, Vec<String>) {
+    fn build(&self, asked: &Asked<'_>) -> Result<Outcome> {
+        asked.run(&self.buildctl, &self.arguments(asked.build, asked.prepared))
+    }
+
+    fn wording(&self) -> &'static [Row] {
+        &[]
+    }
+
+    fn forget(&self) -> Result<()> {
+        for address in &self.addresses {
+            let status = Command::new(&self.buildctl)
+                .args(["--addr", address, "prune", "--filter", "type==source.local"])
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .status()?;
+            ensure!(status.success(), "buildctl prune: {status}");
+        }
+        Ok(())
+    }
+}
+
+impl BuildKit {
+    fn arguments(&self, build: &Build, prepared: &Prepared) -> Vec<String> {
+        let daemon = usize::from(build.daemon == 2).min(self.addresses.len().saturating_sub(1));
         let mut args = vec![
             "--addr".to_owned(),
-            self.addresses[usize::from(build.daemon == 2)].clone(),
+            self.addresses.get(daemon).cloned().unwrap_or_default(),
         ];
         args.extend(["build", "--progress=plain", "--frontend", "dockerfile.v0"].map(str::to_owned));
         let mut add = |flag: &str, value: String| {
             args.push(flag.to_owned());
             args.push(value);
         };
+        // Folders of the same name are copied to the daemon as changes to what it has of them; see [`Builder::forget`].
+        let own = prepared.work.file_name().unwrap_or_default().display().to_string();
         add("--local", format!("context={}", prepared.context.display()));
         add(
             "--local",
@@ -248,8 +341,8 @@ impl Builder for BuildKit {
         for (at, (name, source)) in prepared.named.iter().enumerate() {
             let source = match source {
                 Source::Dir(dir) => {
-                    add("--local", format!("named{at}={}", dir.display()));
-                    format!("local:named{at}")
+                    add("--local", format!("named{at}-{own}={}", dir.display()));
+                    format!("local:named{at}-{own}")
                 }
                 Source::Layout { dir, digest } => {
                     add("--oci-layout", format!("named{at}={}", dir.display()));
@@ -288,11 +381,7 @@ impl Builder for BuildKit {
         if build.no_cache == Some(NoCache::All(true)) {
             args.push("--no-cache".to_owned());
         }
-        (self.buildctl.clone(), args)
-    }
-
-    fn wording(&self) -> &'static [Row] {
-        &[]
+        args
     }
 }
 

@@ -2,16 +2,20 @@
 //! user can see. The same seed gives the same cases; a difference is printed with its seed, made small.
 
 mod compare;
+mod copy;
 mod generate;
+mod inputs;
 mod instructions;
 mod random;
+mod run;
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     fs,
     path::Path,
     sync::{
-        Mutex,
+        Mutex, RwLock,
         atomic::{AtomicU64, Ordering},
     },
     thread,
@@ -24,7 +28,10 @@ use self::{
     compare::{Built, differences},
     generate::Recipe,
 };
-use crate::{case::Case, run::Runner};
+use crate::{
+    case::{Case, NoCache},
+    run::Runner,
+};
 
 /// A case whose two results differ.
 struct Found {
@@ -40,12 +47,18 @@ pub(crate) struct Diff<'a> {
     pub(crate) seed: u64,
     pub(crate) count: u64,
     pub(crate) jobs: usize,
+    /// Held for writing while a difference is looked into: then nothing else is built.
+    pub(crate) alone: RwLock<()>,
 }
 
 impl Diff<'_> {
     /// Builds all cases with both; gives whether there was no difference.
     pub(crate) fn run(&self) -> Result<bool> {
-        let (next, found, both_failed) = (AtomicU64::new(0), Mutex::new(Vec::new()), AtomicU64::new(0));
+        let (next, found, refused) = (
+            AtomicU64::new(0),
+            Mutex::new(Vec::new()),
+            Mutex::new(BTreeMap::new()),
+        );
         thread::scope(|scope| {
             for _ in 0..self.jobs.max(1) {
                 scope.spawn(|| {
@@ -56,8 +69,11 @@ impl Diff<'_> {
                         }
                         let seed = self.seed + at;
                         match self.one(seed) {
-                            Ok((None, failed)) => {
-                                both_failed.fetch_add(u64::from(failed), Ordering::SeqCst);
+                            Ok((None, None)) => {}
+                            Ok((None, Some(why))) => {
+                                if let Ok(mut refused) = refused.lock() {
+                                    *refused.entry(why).or_insert(0_u64) += 1;
+                                }
                             }
                             Ok((Some(one), _)) => {
                                 print(&one);
@@ -85,12 +101,19 @@ impl Diff<'_> {
             .ok()
             .context("a thread of the differential test died")?;
         let seeds: Vec<u64> = found.iter().map(|found| found.seed).collect();
+        let refused = refused
+            .into_inner()
+            .ok()
+            .context("a thread of the differential test died")?;
         println!(
             "{} cases from seed {}; both refused {}",
             self.count,
             self.seed,
-            both_failed.into_inner()
+            refused.values().sum::<u64>()
         );
+        for (why, count) in refused {
+            println!("  {count} × {why}");
+        }
         if !seeds.is_empty() {
             println!("seeds with a difference: {seeds:?}");
         }
@@ -102,11 +125,19 @@ impl Diff<'_> {
         Ok(found.is_empty())
     }
 
-    /// One seed: the difference, made small, and whether both builders refused the case.
-    fn one(&self, seed: u64) -> Result<(Option<Found>, bool)> {
+    /// One seed: the difference, made small; or why both builders refused the case, if they did.
+    fn one(&self, seed: u64) -> Result<(Option<Found>, Option<String>)> {
         let mut recipe = generate::recipe(seed);
         let name = format!("seed{seed}");
-        let (mut differences, failed) = self.compare(&recipe, &name)?;
+        {
+            let _beside_others = self.alone.read();
+            let (differences, failed) = self.compare(&recipe, &name, false)?;
+            if differences.is_empty() {
+                return Ok((None, failed));
+            }
+        }
+        let _alone = self.alone.write();
+        let (mut differences, failed) = self.compare(&recipe, &name, true)?;
         if differences.is_empty() {
             return Ok((None, failed));
         }
@@ -115,7 +146,7 @@ impl Diff<'_> {
         let mut at = 0;
         while at < recipe.len() {
             let smaller = recipe.without(at);
-            match self.compare(&smaller, &name) {
+            match self.compare(&smaller, &name, true) {
                 Ok((fewer, _)) if !fewer.is_empty() && kind_of(&fewer) == kind => {
                     recipe = smaller;
                     differences = fewer;
@@ -129,19 +160,26 @@ impl Diff<'_> {
                 differences,
                 case: recipe.case(seed),
             }),
-            false,
+            None,
         ))
     }
 
-    fn compare(&self, recipe: &Recipe, name: &str) -> Result<(Vec<String>, bool)> {
-        let case = Case::parse(&recipe.case(0).to_string()).context("the generator made no valid case")?;
+    /// Builds with both. `anew` without what the builders know of earlier cases.
+    fn compare(&self, recipe: &Recipe, name: &str, anew: bool) -> Result<(Vec<String>, Option<String>)> {
+        let mut case = Case::parse(&recipe.case(0).to_string()).context("the generator made no valid case")?;
+        if anew {
+            case.first.no_cache = Some(NoCache::All(true));
+            self.ours.builder.forget()?;
+            self.theirs.builder.forget()?;
+        }
         let ours = Built::of(self.ours, &case, &self.ours.work.join(format!("{name}-ours")))?;
         let theirs = Built::of(
             self.theirs,
             &case,
             &self.theirs.work.join(format!("{name}-theirs")),
         )?;
-        let result = (differences(&theirs, &ours), !ours.success && !theirs.success);
+        let refused = (!ours.success && !theirs.success).then(|| theirs.reason());
+        let result = (differences(&theirs, &ours), refused);
         if !self.ours.keep {
             for end in ["ours", "theirs"] {
                 remove(&self.ours.work.join(format!("{name}-{end}")));

@@ -15,6 +15,7 @@ mod base;
 mod builder;
 mod case;
 mod check;
+mod cluster;
 mod diff;
 mod expect;
 mod image;

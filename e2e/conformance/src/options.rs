@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::{
-        Mutex,
+        Mutex, RwLock,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
@@ -19,6 +19,7 @@ use crate::{
     base,
     builder::{BuildKit, Builder, Slipway},
     case::{self, Case},
+    cluster::{self, Cluster},
     diff::Diff,
     peer::Peer,
     report,
@@ -36,6 +37,9 @@ pub(crate) struct Options {
     /// Run only cases with such an id, area, or part of an id
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// Run cases as ImageBuilds on the cluster that the environment names, so many at most and from every area
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "1000", value_name = "COUNT")]
+    cluster: Option<usize>,
     /// Print the table of error texts that differ from BuildKit's, and why
     #[arg(long)]
     wording: bool,
@@ -104,7 +108,17 @@ pub(crate) fn run() -> Result<bool> {
     let cases = load(&options)?;
     ensure!(!cases.is_empty(), "no case matches");
     let work = Work::make(options.how.keep)?;
-    let reports = run_cases(&options.how, &work, &cases)?;
+    let cases = match options.cluster {
+        Some(count) => {
+            let (cases, left) = cluster::choose(cases, count);
+            for (why, count) in left {
+                println!("{count} cases are not for a cluster: {why}");
+            }
+            cases
+        }
+        None => cases,
+    };
+    let reports = run_cases(&options, &work, &cases)?;
     println!("{}", report::summary(&reports));
     Ok(reports.iter().all(|report| report.failures.is_empty()))
 }
@@ -183,10 +197,12 @@ fn default_cases() -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn run_cases(how: &How, work: &Work, cases: &[Case]) -> Result<Vec<Report>> {
+fn run_cases(options: &Options, work: &Work, cases: &[Case]) -> Result<Vec<Report>> {
+    let how = &options.how;
     let base = base::make(&work.dir.join("base"))?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
     let peer = if how.builder == Which::Buildkit {
-        Some(Peer::start(&work.dir)?)
+        Some(Peer::start(&work.dir, 2)?)
     } else {
         None
     };
@@ -196,6 +212,7 @@ fn run_cases(how: &How, work: &Work, cases: &[Case]) -> Result<Vec<Report>> {
             addresses: peer.addresses.clone(),
             base: base.clone(),
         }),
+        None if options.cluster.is_some() => Box::new(Cluster::start(&base, &now.as_millis().to_string())?),
         None => Box::new(Slipway {
             program: how.program()?,
             base: base.clone(),
@@ -206,10 +223,7 @@ fn run_cases(how: &How, work: &Work, cases: &[Case]) -> Result<Vec<Report>> {
         base,
         work: work.dir.clone(),
         ssh_key: ssh_key(&work.dir, how.user())?,
-        run_id: SystemTime::now()
-            .duration_since(UNIX_EPOCH)?
-            .as_nanos()
-            .to_string(),
+        run_id: now.as_nanos().to_string(),
         user: how.user(),
         keep: how.keep,
     };
@@ -236,18 +250,25 @@ fn run_cases(how: &How, work: &Work, cases: &[Case]) -> Result<Vec<Report>> {
 fn diff(how: &How, seed: u64, count: u64) -> Result<bool> {
     let work = Work::make(how.keep)?;
     let base = base::make(&work.dir.join("base"))?;
-    let peer = Peer::start(&work.dir)?;
-    let buildkit = BuildKit {
+    // With BuildKit on both sides every difference is the harness's own.
+    let itself = how.builder == Which::Buildkit;
+    let peer = Peer::start(&work.dir, if itself { 2 } else { 1 })?;
+    let buildkit = |addresses: &[String]| BuildKit {
         buildctl: peer.buildctl.clone(),
-        addresses: peer.addresses.clone(),
+        addresses: addresses.to_vec(),
         base: base.clone(),
     };
-    let slipway = Slipway {
-        program: how.program()?,
-        base: base.clone(),
+    let one = buildkit(&peer.addresses[..1]);
+    let other: Box<dyn Builder> = if itself {
+        Box::new(buildkit(&peer.addresses[1..]))
+    } else {
+        Box::new(Slipway {
+            program: how.program()?,
+            base: base.clone(),
+        })
     };
     let theirs = Runner {
-        builder: &buildkit,
+        builder: &one,
         base: base.clone(),
         work: work.dir.clone(),
         ssh_key: work.dir.join("key"),
@@ -256,7 +277,7 @@ fn diff(how: &How, seed: u64, count: u64) -> Result<bool> {
         keep: how.keep,
     };
     let ours = Runner {
-        builder: &slipway,
+        builder: &*other,
         ..theirs.clone()
     };
     Diff {
@@ -265,6 +286,7 @@ fn diff(how: &How, seed: u64, count: u64) -> Result<bool> {
         seed,
         count,
         jobs: how.jobs,
+        alone: RwLock::new(()),
     }
     .run()
 }

@@ -1,5 +1,5 @@
-//! Starts BuildKit: two daemons with stores of their own, for tests only. One proves the harness: with BuildKit
-//! itself every recorded case holds. The other has an empty cache, for what is said about imported ones.
+//! Starts BuildKit: daemons with stores of their own, for tests only. One proves the harness: with BuildKit itself every
+//! recorded case holds. A second has an empty cache, for what is said about imported ones.
 
 use std::{
     env, fs,
@@ -21,12 +21,16 @@ use crate::builder::clean_environment;
 pub(crate) struct Peer {
     daemons: Vec<Child>,
     pub(crate) buildctl: PathBuf,
-    pub(crate) addresses: [String; 2],
+    /// As many as there are daemons.
+    pub(crate) addresses: Vec<String>,
 }
 
+/// What each daemon keeps its layers with: the second one's way needs no mounts.
+const SNAPSHOTTERS: [&str; 2] = ["overlayfs", "native"];
+
 impl Peer {
-    /// Starts them below `work`.
-    pub(crate) fn start(work: &Path) -> Result<Self> {
+    /// Starts `count` of them below `work`.
+    pub(crate) fn start(work: &Path, count: usize) -> Result<Self> {
         if !rustix::process::geteuid().is_root() {
             bail!("the peer needs root");
         }
@@ -35,9 +39,9 @@ impl Peer {
         let mut peer = Self {
             daemons: Vec::new(),
             buildctl,
-            addresses: [String::new(), String::new()],
+            addresses: Vec::new(),
         };
-        for (at, snapshotter) in ["overlayfs", "native"].into_iter().enumerate() {
+        for (at, snapshotter) in SNAPSHOTTERS.into_iter().enumerate().take(count) {
             let root = work.join(format!("daemon{at}"));
             fs::create_dir_all(&root)?;
             let address = format!("unix://{}", root.join("socket").display());
@@ -63,13 +67,17 @@ impl Peer {
                 .stderr(Stdio::piped())
                 .process_group(0);
             clean_environment(&mut command, &root);
+            // It looks for a runc on the path, too, before it looks at the one it is given.
+            let path = env::var_os("PATH").unwrap_or_default();
+            let folders = runc.parent().map(Path::to_owned).into_iter();
+            command.env("PATH", env::join_paths(folders.chain(env::split_paths(&path)))?);
             let mut daemon = command
                 .spawn()
                 .with_context(|| format!("failed to start {}", buildkitd.display()))?;
             let log = daemon.stderr.take().context("no pipe")?;
             peer.daemons.push(daemon);
             wait_until_it_listens(log, &root.join("log"))?;
-            peer.addresses[at] = address;
+            peer.addresses.push(address);
         }
         Ok(peer)
     }

@@ -2,25 +2,22 @@
 
 use std::{
     fs,
-    os::unix::{fs::lchown, process::CommandExt as _},
+    os::unix::fs::lchown,
     path::{Path, PathBuf},
-    process::Command,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
+use regex::Regex;
 
 use crate::{
     base::Base,
-    builder::{Builder, Prepared, Source, clean_environment},
+    builder::{Asked, Builder, Prepared, Source},
     case::{Build, Case, NamedContext, Output},
     check::{self, Knowledge, Outcome, Result1},
     image::Layout,
-    process, servers, tree,
+    servers, tree,
 };
-
-/// How long one build may take.
-const LIMIT: Duration = Duration::from_mins(3);
 
 /// What all cases share.
 #[derive(Clone)]
@@ -51,8 +48,24 @@ pub(crate) struct Report {
     pub(crate) kept: Option<PathBuf>,
 }
 
-/// Texts with which the engine says that a single-user mapping cannot express what the case asks for.
-const UNMAPPED: &[&str] = &["is not mapped into this user namespace"];
+/// Texts with which the engine, or the kernel in a step, says that a mapping of one user cannot express what the case
+/// asks for. With a range of ids (`/etc/subuid`) none of them may come.
+const UNMAPPED: &[&str] = &[
+    "is not mapped into this user namespace",
+    "which this user namespace does not map",
+    r"chown: [^\n]*: Invalid argument",
+];
+
+/// What the program says at its start where there is no range of ids.
+const ONE_ID: &str = "note: only one id is mapped";
+
+/// Whether a failure is the mapping's, and not ours.
+fn needs_more_ids(log: &str) -> bool {
+    log.contains(ONE_ID)
+        && UNMAPPED
+            .iter()
+            .any(|pattern| Regex::new(pattern).is_ok_and(|pattern| pattern.is_match(log)))
+}
 
 impl Runner<'_> {
     /// Runs a case to its report.
@@ -63,9 +76,9 @@ impl Runner<'_> {
         let failures = self
             .run_in(&work, case, &mut log)
             .unwrap_or_else(|error| vec![format!("{error:#}")]);
-        let unmapped = self.user.is_some() && UNMAPPED.iter().any(|text| log.contains(text));
-        let skipped = (unmapped && !failures.is_empty())
-            .then(|| "it needs more users than the one that an ordinary user may map".to_owned());
+        let unmapped = self.user.is_some() && !failures.is_empty() && needs_more_ids(&log);
+        let skipped =
+            unmapped.then(|| "it needs more ids than the one that a user without a range may map".to_owned());
         if !self.keep {
             let _ = fs::remove_dir_all(&work);
         }
@@ -88,22 +101,13 @@ impl Runner<'_> {
         };
         let server = servers::start(&case.first, &work.join("www"))?;
         let replace = server.as_ref().map_or(&[][..], |server| &server.substitutions);
-        let mut images: Vec<(String, Source)> = Vec::new();
-        for (at, (name, image)) in case.first.images.0.iter().enumerate() {
-            let out = work.join(format!("image{at}"));
-            let outcome = self.build(image, work, &out, &images, replace)?;
-            log.clone_from(&outcome.log);
-            if !outcome.success {
-                return Ok(vec![format!("the image {name} of the case could not be built")]);
+        let images = match self.images(case, work, replace)? {
+            Ok(images) => images,
+            Err(outcome) => {
+                log.clone_from(&outcome.log);
+                return Ok(vec!["an image of the case could not be built".to_owned()]);
             }
-            let images_found = Layout::open(&out)?.images()?;
-            let digest = images_found
-                .first()
-                .context("the image's layout is empty")?
-                .digest
-                .clone();
-            images.push((name.clone(), Source::Layout { dir: out, digest }));
-        }
+        };
         let mut failures = Vec::new();
         let mut first: Option<Result1> = None;
         for (at, build) in std::iter::once(&case.first).chain(&case.later).enumerate() {
@@ -129,6 +133,31 @@ impl Runner<'_> {
         Ok(failures)
     }
 
+    /// Builds the images that the case builds on, in order; gives them by name, or the build that failed.
+    pub(crate) fn images(
+        &self,
+        case: &Case,
+        work: &Path,
+        replace: &[(String, String)],
+    ) -> Result<Result<Vec<(String, Source)>, Outcome>> {
+        let mut images: Vec<(String, Source)> = Vec::new();
+        for (at, (name, image)) in case.first.images.0.iter().enumerate() {
+            let out = work.join(format!("image{at}"));
+            let outcome = self.build(image, work, &out, &images, replace)?;
+            if !outcome.success {
+                return Ok(Err(outcome));
+            }
+            let found = Layout::open(&out)?.images()?;
+            let digest = found
+                .first()
+                .context("the image's layout is empty")?
+                .digest
+                .clone();
+            images.push((name.clone(), Source::Layout { dir: out, digest }));
+        }
+        Ok(Ok(images))
+    }
+
     /// Runs one build.
     pub(crate) fn build(
         &self,
@@ -146,33 +175,15 @@ impl Runner<'_> {
                 })
         };
         let prepared = self.prepare(build, work, out, images, &replaced)?;
-        let (program, args) = self.builder.command(build, &prepared);
-        let mut command = Command::new(program);
-        command
-            .args(args.iter().map(|arg| replaced(arg)))
-            .current_dir(work);
-        clean_environment(&mut command, work);
         if let Some(user) = self.user {
             own(work, user)?;
-            command.uid(user).gid(user);
         }
-        if self.keep {
-            let words: Vec<String> = args
-                .iter()
-                .map(|arg| format!("'{}'", replaced(arg).replace('\'', r"'\''")))
-                .collect();
-            let name = format!("command-{}", out.file_name().unwrap_or_default().display());
-            fs::write(
-                work.join(name),
-                format!("{} {}\n", command.get_program().display(), words.join(" ")),
-            )?;
-        }
-        let ended = process::run(command, LIMIT)?;
-        let success = ended.status.is_some_and(|status| status.success());
-        Ok(Outcome {
-            success,
-            broken: ended.broken(LIMIT),
-            log: ended.log,
+        self.builder.build(&Asked {
+            build,
+            prepared: &prepared,
+            replaced: &replaced,
+            user: self.user,
+            keep: self.keep,
         })
     }
 
@@ -255,10 +266,14 @@ impl Runner<'_> {
 
 /// Gives a tree to the user who builds, save what a case has given to somebody else.
 fn own(path: &Path, user: u32) -> Result<()> {
-    use std::os::unix::fs::MetadataExt as _;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
     let meta = fs::symlink_metadata(path)?;
     if meta.uid() == 0 && user != 0 {
         lchown(path, Some(user), Some(user))?;
+        // A change of owner takes set-id bits away.
+        if !meta.is_symlink() {
+            fs::set_permissions(path, fs::Permissions::from_mode(meta.mode() & 0o7777))?;
+        }
     }
     if meta.is_dir() && !path.ends_with("store") && !path.ends_with("store2") {
         for item in fs::read_dir(path)? {
@@ -266,4 +281,22 @@ fn own(path: &Path, user: u32) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::needs_more_ids;
+
+    #[test]
+    fn only_a_mapping_of_one_id_is_an_excuse() {
+        let note = "note: only one id is mapped: no range for this user in /etc/subuid\n";
+        for text in [
+            "b belongs to 3:4, which this user namespace does not map; …",
+            "#3 0.9 chown: /d/a: Invalid argument",
+        ] {
+            assert!(needs_more_ids(&format!("{note}{text}")), "{text}");
+            assert!(!needs_more_ids(text), "{text}");
+        }
+        assert!(!needs_more_ids(&format!("{note}chmod: /d: Invalid argument")));
+    }
 }

@@ -25,6 +25,7 @@ mod error;
 mod exit;
 mod helper;
 mod hold;
+mod ids;
 mod mount_point;
 mod overlay;
 pub mod passwd;

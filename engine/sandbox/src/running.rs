@@ -16,6 +16,7 @@ use std::{
 use crate::{
     Error, Exit, Step,
     helper::{Report, Request, Task},
+    ids,
     stubs::Stubs,
 };
 
@@ -112,6 +113,7 @@ impl Drop for Running {
 /// When the step is not well-formed, or the helper cannot be started.
 pub fn spawn(step: &Step) -> Result<Running, Error> {
     check(step)?;
+    ids::check(&step.user)?;
     let id = next_id();
     let dir = step.state_dir.join(format!("step-{id}"));
     fs::create_dir_all(&dir).map_err(|error| Error::path("create", &dir, error))?;

@@ -45,9 +45,10 @@ pub(crate) struct PlaceOptions {
 }
 
 impl PlaceOptions {
+    /// Of directories that lead to the copy: as with BuildKit, without the set-id and sticky bits.
     fn made_mode(&self) -> u32 {
         match self.chmod {
-            Some(Chmod::Octal(mode)) => mode,
+            Some(Chmod::Octal(mode)) => mode & 0o777,
             _ => 0o755,
         }
     }
@@ -121,13 +122,20 @@ impl Destination {
         })
     }
 
-    /// Makes a directory and its missing parents, each with this mode and owner. Returns whether it was missing.
-    pub(crate) fn make_dirs(&self, path: &str, mode: u32, owner: Option<Owner>) -> Result<()> {
+    /// Makes a directory and its missing parents, each with this mode, owner and modification time. A parent's time then
+    /// is that at which the next one was made in it, as with BuildKit.
+    pub(crate) fn make_dirs(
+        &self,
+        path: &str,
+        mode: u32,
+        owner: Option<Owner>,
+        time: Option<i64>,
+    ) -> Result<()> {
         let shown = format!("/{}", path.trim_matches('/'));
         let resolved = self
             .resolve(Path::new(path))
             .map_err(|error| BuildError::io(format!("mkdir {shown}"), error))?;
-        self.make_resolved(&resolved, mode, owner).map_err(|error| {
+        self.make_resolved(&resolved, mode, owner, time).map_err(|error| {
             // The wording that people search for.
             let what = if error.raw_os_error() == Some(Errno::NOTDIR.raw_os_error()) {
                 "not a directory".to_owned()
@@ -142,14 +150,14 @@ impl Destination {
         })
     }
 
-    fn make_resolved(&self, path: &Path, mode: u32, owner: Option<Owner>) -> Step<()> {
+    fn make_resolved(&self, path: &Path, mode: u32, owner: Option<Owner>, time: Option<i64>) -> Step<()> {
         match self.stat(path)? {
             Some(stat) if is_dir(&stat) => return Ok(()),
             Some(_) => return Err(Errno::NOTDIR.into()),
             None => {}
         }
         if let Some(parent) = path.parent() {
-            self.make_resolved(parent, mode, owner)?;
+            self.make_resolved(parent, mode, owner, time)?;
         }
         let (dir, name) = self.parent(path)?;
         match rustix::fs::mkdirat(&dir, &name, Mode::from_raw_mode(0o755)) {
@@ -162,7 +170,10 @@ impl Destination {
         }
         // After chown, which takes set-id bits away; and not by mkdir, which minds the umask.
         rustix::fs::chmodat(&dir, &name, Mode::from_raw_mode(mode), AtFlags::empty())?;
-        Ok(())
+        match time {
+            Some(time) => set_times(dir.as_fd(), &name, (time, 0)),
+            None => Ok(()),
+        }
     }
 
     /// Copies one match to `dest` (absolute; ends in `/` if it is to be a directory).
@@ -188,7 +199,7 @@ impl Destination {
             let content = context.open(&one.source).map_err(failed)?;
             if let Some(plain) = archive::open(content).map_err(failed)? {
                 let target = self.resolve(Path::new(dest)).map_err(failed)?;
-                self.make_resolved(&target, 0o755, options.owner)
+                self.make_resolved(&target, 0o755, options.owner, None)
                     .map_err(failed)?;
                 return archive::unpack(plain, &self.path.join(target), options.owner);
             }
@@ -212,7 +223,7 @@ impl Destination {
             Path::new(dest).parent().unwrap_or(Path::new("/"))
         };
         let parents = self.resolve(parents)?;
-        self.make_resolved(&parents, options.made_mode(), options.owner)?;
+        self.make_resolved(&parents, options.made_mode(), options.owner, None)?;
 
         let source_is_dir = context.lookup(&one.source)?.is_some_and(|entry| entry.is_dir());
         let mut target = self.resolve(Path::new(dest))?;
@@ -226,9 +237,9 @@ impl Destination {
             target.push(base_name(one));
         }
         if options.contents_only && source_is_dir && existing.is_none() {
-            self.make_resolved(&target, options.made_mode(), options.owner)?;
+            self.make_resolved(&target, options.made_mode(), options.owner, None)?;
         } else if let Some(parent) = target.parent() {
-            self.make_resolved(parent, options.made_mode(), options.owner)?;
+            self.make_resolved(parent, options.made_mode(), options.owner, None)?;
         }
 
         let nodes = gather(context, one, filter)?;
@@ -301,9 +312,17 @@ impl Copier<'_> {
                     )));
                 }
             };
-            // The directory that was named keeps what it was; those below it become what the source's are.
-            if created || !top {
-                self.attributes(dir, name, node)?;
+            match (created, node.leads) {
+                // The directory that was named keeps what it was; those below it become what the source's are.
+                (false, false) if top => {}
+                (_, false) => self.attributes(dir, name, node)?,
+                // One that only leads to what is copied gets its time from being written into. Where it is there
+                // already, BuildKit gives it the source's mode, whatever `--chmod` says, and nothing else.
+                (true, true) => return self.attributes(dir, name, node),
+                (false, true) => {
+                    let mode = Mode::from_raw_mode(node.entry.mode);
+                    return Ok(rustix::fs::chmodat(dir, name, mode, AtFlags::empty())?);
+                }
             }
             self.times.push((path, node.entry.mtime));
             return Ok(());

@@ -21,7 +21,7 @@ impl Runner {
                 .as_deref()
                 .map(|spec| owner::find(spec, root))
                 .transpose()?;
-            destination.make_dirs(&op.path, 0o755, owner)
+            destination.make_dirs(&op.path, 0o755, owner, op.time)
         })
         .await
     }

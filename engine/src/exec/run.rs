@@ -69,7 +69,11 @@ pub(super) async fn run(runner: &mut Runner, op: &RunOp, vertex: &Vertex) -> Res
     let command = op.args.join(" ");
     // `{:?}` would escape what the command quotes.
     let plain = |how: String, reason| {
-        let message = format!("process \"{command}\" did not complete successfully: {how}");
+        let mut message = format!("process \"{command}\" did not complete successfully: {how}");
+        if is_full(store.root()) {
+            let place = store.root().display();
+            message = format!("{message}; no space left on the disk of the layer store, {place}");
+        }
         BuildError::new(reason, message).with_log(vertex.tail())
     };
     match exit {
@@ -104,6 +108,11 @@ pub(super) async fn run(runner: &mut Runner, op: &RunOp, vertex: &Vertex) -> Res
     tokio::task::spawn_blocking(move || draft_store.adopt_snapshot(&upper))
         .await
         .map_err(join)?
+}
+
+/// Whether a file system has no room, so that a step whose program does not say so is not searched for mistakes.
+fn is_full(path: &Path) -> bool {
+    rustix::fs::statvfs(path).is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < 1 << 20)
 }
 
 fn step(environment: &Environment, op: &RunOp, root: &Path, held: &mut Held) -> Result<sb::Step> {
@@ -161,7 +170,7 @@ fn make_cwd(root: &Path, cwd: &str) -> Result<()> {
         .map_err(|error| BuildError::io("open the stage's root", error))?;
     let there = resolve(&tree, Path::new(cwd), true).and_then(|path| tree.lookup(&path));
     match there {
-        Ok(None) => Destination::open(root)?.make_dirs(cwd, 0o755, None),
+        Ok(None) => Destination::open(root)?.make_dirs(cwd, 0o755, None, None),
         // The sandbox tells what is wrong with it.
         _ => Ok(()),
     }

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::{
     case::Case,
-    check::quote,
+    check::{Outcome, quote},
     image::{Entry, FileSystem, Layout, list},
     run::Runner,
 };
@@ -26,7 +26,8 @@ pub(super) struct Built {
     pub(super) success: bool,
     pub(super) log: String,
     pub(super) broken: Option<String>,
-    image: Option<Picture>,
+    /// By platform.
+    images: BTreeMap<String, Picture>,
 }
 
 struct Picture {
@@ -41,31 +42,50 @@ impl Built {
         let _ = fs::remove_dir_all(work);
         fs::create_dir_all(work)?;
         let out = work.join("out");
-        let outcome = runner.build(&case.first, work, &out, &[], &[])?;
-        let image = if outcome.success {
-            let layout = Layout::open(&out)?;
-            let images = layout.images()?;
-            images
-                .first()
-                .map(|image| -> Result<Picture> {
-                    let (files, layers) = layout.flatten(image)?;
-                    let layers = layers.into_iter().map(BTreeSet::from_iter).collect();
-                    Ok(Picture {
-                        config: image.config.clone(),
-                        files,
-                        layers,
-                    })
-                })
-                .transpose()?
-        } else {
-            None
+        let bases = match runner.images(case, work, &[])? {
+            Ok(bases) => bases,
+            Err(outcome) => return Ok(Self::without_images(outcome)),
         };
+        let outcome = runner.build(&case.first, work, &out, &bases, &[])?;
+        if !outcome.success {
+            return Ok(Self::without_images(outcome));
+        }
+        let layout = Layout::open(&out)?;
+        let mut images = BTreeMap::new();
+        for image in layout.images()? {
+            let (files, layers) = layout.flatten(&image)?;
+            let picture = Picture {
+                config: image.config,
+                files,
+                layers: layers.into_iter().map(BTreeSet::from_iter).collect(),
+            };
+            images.insert(image.platform, picture);
+        }
         Ok(Self {
+            images,
+            ..Self::without_images(outcome)
+        })
+    }
+
+    fn without_images(outcome: Outcome) -> Self {
+        Self {
             success: outcome.success,
             log: outcome.log,
             broken: outcome.broken,
-            image,
-        })
+            images: BTreeMap::new(),
+        }
+    }
+
+    /// Why it failed, in the last words, without what differs from case to case.
+    pub(super) fn reason(&self) -> String {
+        let last = self.log.lines().rfind(|line| !line.trim().is_empty());
+        let text: String = last
+            .unwrap_or_default()
+            .chars()
+            .filter(|c| !c.is_ascii_digit())
+            .take(110)
+            .collect();
+        text.rsplit("failed to solve: ").next().unwrap_or_default().to_owned()
     }
 
     fn tail(&self) -> String {
@@ -93,27 +113,37 @@ pub(super) fn differences(theirs: &Built, ours: &Built) -> Vec<String> {
         )),
         _ => {}
     }
-    let (Some(theirs), Some(ours)) = (&theirs.image, &ours.image) else {
-        return found;
-    };
-    compare_files(&theirs.files, &ours.files, &mut found);
-    compare_json(&strip(&theirs.config), &strip(&ours.config), "config", &mut found);
-    if theirs.layers.len() == ours.layers.len() {
-        for (at, (theirs, ours)) in theirs.layers.iter().zip(&ours.layers).enumerate() {
-            if theirs != ours {
-                let lacks: Vec<_> = theirs.difference(ours).take(8).collect();
-                let more: Vec<_> = ours.difference(theirs).take(8).collect();
-                found.push(format!("layer{at}: ours lacks {lacks:?} and has more {more:?}"));
-            }
+    for platform in theirs
+        .images
+        .keys()
+        .chain(ours.images.keys())
+        .collect::<BTreeSet<_>>()
+    {
+        match (theirs.images.get(platform), ours.images.get(platform)) {
+            (Some(theirs), Some(ours)) => compare_images(theirs, ours, &mut found),
+            (Some(_), None) if ours.success => found.push(format!("platform: ours lacks {platform}")),
+            (None, Some(_)) if theirs.success => found.push(format!("platform: ours has {platform} too")),
+            _ => {}
         }
-    } else {
-        found.push(format!(
-            "layers: BuildKit has {}, ours {}",
-            theirs.layers.len(),
-            ours.layers.len()
-        ));
     }
     found
+}
+
+fn compare_images(theirs: &Picture, ours: &Picture, found: &mut Vec<String>) {
+    compare_files(&theirs.files, &ours.files, found);
+    compare_json(&strip(&theirs.config), &strip(&ours.config), "config", found);
+    if theirs.layers.len() != ours.layers.len() {
+        let (theirs, ours) = (theirs.layers.len(), ours.layers.len());
+        found.push(format!("layers: BuildKit has {theirs}, ours {ours}"));
+        return;
+    }
+    for (at, (theirs, ours)) in theirs.layers.iter().zip(&ours.layers).enumerate() {
+        if theirs != ours {
+            let lacks: Vec<_> = theirs.difference(ours).take(8).collect();
+            let more: Vec<_> = ours.difference(theirs).take(8).collect();
+            found.push(format!("layer{at}: ours lacks {lacks:?} and has more {more:?}"));
+        }
+    }
 }
 
 /// The config without what must differ: times, and digests of layers that hold times.
@@ -252,11 +282,14 @@ mod tests {
             success: true,
             log: String::new(),
             broken: None,
-            image: Some(Picture {
-                config,
-                files,
-                layers,
-            }),
+            images: BTreeMap::from([(
+                "linux/amd64".to_owned(),
+                Picture {
+                    config,
+                    files,
+                    layers,
+                },
+            )]),
         }
     }
 
@@ -290,7 +323,7 @@ mod tests {
             success: false,
             log: String::new(),
             broken: None,
-            image: None,
+            images: BTreeMap::new(),
         };
         assert_eq!(differences(&one, &failed).len(), 1);
         assert_eq!(differences(&failed, &one).len(), 1);

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{instructions, random::Random};
+use super::{inputs, instructions, random::Random};
 
 /// A case in pieces that can be left out one by one.
 #[derive(Clone)]
@@ -63,46 +63,31 @@ pub(super) struct State {
     pub(super) random: Random,
     pub(super) stages: Vec<Stage>,
     pub(super) current: Stage,
-    /// Variables of the current stage.
-    pub(super) variables: Vec<String>,
     /// Line continuation of this file.
     pub(super) escape: char,
+    /// There is the named context `extra`.
+    pub(super) extra: bool,
+    /// There is the image `onbase`.
+    pub(super) onbase: bool,
+    /// For platforms that cannot run here: no RUN.
+    pub(super) foreign: bool,
 }
 
 /// The case of a seed.
 pub(super) fn recipe(seed: u64) -> Recipe {
+    let mut random = Random::new(seed);
+    let foreign = random.chance(12);
     let mut state = State {
-        random: Random::new(seed),
+        extra: random.chance(30),
+        onbase: !foreign && random.chance(25),
+        random,
         stages: Vec::new(),
         current: Stage::default(),
-        variables: Vec::new(),
         escape: '\\',
+        foreign,
     };
-    let mut head = String::new();
-    if state.random.chance(6) {
-        state.escape = '`';
-        head.push_str("# escape=`\n");
-    }
-    if state.random.chance(20) {
-        head.push_str("# a comment about it\n\n");
-    }
     let mut args = Map::new();
-    let global = state.random.chance(40);
-    if global {
-        head.push_str("ARG BASE=busybox\nARG VERSION=1.2-rc3 OTHER\n");
-        if state.random.chance(40) {
-            args.insert(
-                "VERSION".into(),
-                json!(state.random.pick(&["9", "a b", "$x", "1.2.3"])),
-            );
-        }
-    }
-    if state.random.chance(30) {
-        args.insert(
-            "OPTION".into(),
-            json!(state.random.pick(&["", "given", "with space", "a/b"])),
-        );
-    }
+    let (head, global) = head(&mut state, &mut args);
     let mut pieces = Vec::new();
     let count = 1 + state.random.weighted(&[35, 35, 20, 10]);
     for at in 0..count {
@@ -114,23 +99,8 @@ pub(super) fn recipe(seed: u64) -> Recipe {
         let done = std::mem::take(&mut state.current);
         state.stages.push(done);
     }
-    let mut more = Map::new();
-    if state.random.chance(12) {
-        more.insert("labels".into(), json!({"by.request": "yes", "version": "2"}));
-    }
-    if state.random.chance(8) {
-        more.insert(
-            "platform".into(),
-            json!(state.random.pick(&["linux/arm64", "linux/arm/v7", "linux/amd64"])),
-        );
-    }
-    let files = context(&mut state.random);
-    let runs = pieces.iter().any(|piece| piece.contains("RUN"));
-    if runs {
-        // Without an emulator a foreign platform's programs are started as they are: the base has none of its own.
-        more.remove("platform");
-    }
-    more.insert("secrets".into(), json!({"token": "s3cret"}));
+    let more = more(&mut state);
+    let files = inputs::context(&mut state.random);
     Recipe {
         head,
         pieces,
@@ -140,99 +110,145 @@ pub(super) fn recipe(seed: u64) -> Recipe {
     }
 }
 
-fn from(state: &mut State, at: usize, global: bool) -> String {
-    let random = &mut state.random;
-    let earlier = state.stages.len();
-    let (base, mut stage) = match random.weighted(&[60, 20, if earlier > 0 { 30 } else { 0 }]) {
-        0 => {
-            let base = if global && random.chance(40) {
-                "$BASE"
-            } else {
-                "busybox"
-            };
-            (
-                base.to_owned(),
-                Stage {
-                    shell: true,
-                    paths: instructions::base_paths(),
-                    ..Stage::default()
-                },
-            )
+/// Directives, comments and global arguments, with the build arguments; whether there are global ones.
+fn head(state: &mut State, args: &mut Map<String, Value>) -> (String, bool) {
+    let mut head = String::new();
+    if state.random.chance(6) {
+        state.escape = '`';
+        head.push_str("# escape=`\n");
+    }
+    if state.random.chance(20) {
+        head.push_str("# a comment about it\n\n");
+    }
+    let global = state.random.chance(40);
+    if global {
+        head.push_str("ARG BASE=busybox\nARG VERSION=1.2-rc3 OTHER\n");
+        if state.random.chance(30) {
+            head.push_str("ARG SUFFIX=${VERSION%-*} EMPTY=\n");
         }
+        if state.random.chance(40) {
+            args.insert(
+                "VERSION".into(),
+                json!(state.random.pick(&["9", "a b", "$x", "1.2.3", "\"q\""])),
+            );
+        }
+    }
+    if state.random.chance(30) {
+        args.insert(
+            "OPTION".into(),
+            json!(state.random.pick(&["", "given", "with space", "a/b", "${A}"])),
+        );
+    }
+    if state.random.chance(8) {
+        args.insert("SOURCE_DATE_EPOCH".into(), json!("1600000000"));
+    }
+    if state.random.chance(8) {
+        args.insert("HTTP_PROXY".into(), json!("http://127.0.0.1:1"));
+    }
+    (head, global)
+}
+
+/// The keys of a case beside its files, arguments and Dockerfile.
+fn more(state: &mut State) -> Map<String, Value> {
+    let mut more = Map::new();
+    let random = &mut state.random;
+    if random.chance(12) {
+        more.insert("labels".into(), json!({"by.request": "yes", "version": "2"}));
+    }
+    if state.foreign {
+        let platforms = [
+            "linux/arm64",
+            "linux/arm/v7",
+            "linux/amd64",
+            "linux/amd64,linux/arm64",
+            "linux/arm64,linux/riscv64,linux/amd64",
+        ];
+        more.insert("platform".into(), json!(random.pick(&platforms)));
+    }
+    if state.stages.len() > 1 && random.chance(12) {
+        let named: Vec<&String> = state
+            .stages
+            .iter()
+            .filter_map(|stage| stage.name.as_ref())
+            .collect();
+        if !named.is_empty() {
+            more.insert("target".into(), json!(named[random.below(named.len())]));
+        }
+    }
+    let mut contexts = Map::new();
+    if state.extra {
+        contexts.insert("extra".into(), inputs::extra());
+        // A context with a stage's name stands in for the stage.
+        if state.stages.len() > 1 && random.chance(10) {
+            contexts.insert("stage0".into(), inputs::extra());
+        }
+    }
+    if !contexts.is_empty() {
+        more.insert("contexts".into(), Value::Object(contexts));
+    }
+    if state.onbase {
+        more.insert("images".into(), json!({"onbase": inputs::base_image(random)}));
+    }
+    if random.chance(6) {
+        more.insert(
+            "dockerfile_files".into(),
+            json!({"Dockerfile.dockerignore": "*.md\ndir/sub\n"}),
+        );
+    }
+    more.insert("secrets".into(), json!({"token": "s3cret"}));
+    more
+}
+
+fn from(state: &mut State, at: usize, global: bool) -> String {
+    let earlier = state.stages.len();
+    let foreign = state.foreign;
+    let random = &mut state.random;
+    let weights = [
+        60,
+        20,
+        if earlier > 0 { 30 } else { 0 },
+        if state.onbase { 60 } else { 0 },
+        if state.extra { 8 } else { 0 },
+    ];
+    let shell = || Stage {
+        shell: !foreign,
+        paths: instructions::base_paths(),
+        ..Stage::default()
+    };
+    let (base, mut stage) = match random.weighted(&weights) {
+        0 if global && random.chance(40) => ("$BASE".to_owned(), shell()),
+        0 => ("busybox".to_owned(), shell()),
         1 => ("scratch".to_owned(), Stage::default()),
-        _ => {
+        2 => {
             let of = random.below(earlier);
             match state.stages[of].name.clone() {
                 Some(name) => (name, state.stages[of].clone()),
                 None => ("scratch".to_owned(), Stage::default()),
             }
         }
+        3 => ("onbase".to_owned(), shell()),
+        _ => (
+            "extra".to_owned(),
+            Stage {
+                paths: vec!["/tree".to_owned(), "/note.txt".to_owned()],
+                ..Stage::default()
+            },
+        ),
     };
     stage.name = random.chance(75).then(|| format!("stage{at}"));
     let keyword = random.pick(&["FROM", "FROM", "FROM", "from"]);
+    let platform = if random.chance(6) {
+        random.pick(&["--platform=$BUILDPLATFORM ", "--platform=${TARGETPLATFORM} "])
+    } else {
+        ""
+    };
     let name = stage
         .name
         .as_ref()
         .map(|name| format!(" {} {name}", random.pick(&["AS", "as"])))
         .unwrap_or_default();
     state.current = stage;
-    state.variables = vec!["PATH".to_owned()];
-    format!("{keyword} {base}{name}\n")
-}
-
-/// A context that has something of everything.
-fn context(random: &mut Random) -> Map<String, Value> {
-    let mut files = Map::new();
-    let mut put = |path: &str, value: Value| files.insert(path.to_owned(), value);
-    let old = 1_500_000_000;
-    put("a.txt", json!({"content": "a\n", "mtime": old}));
-    put(
-        "b.txt",
-        json!({"content": "b\n", "mode": "0600", "mtime": old + 1}),
-    );
-    put(
-        "run.sh",
-        json!({"content": "#!/bin/sh\necho run\n", "mode": "0755", "mtime": old + 2}),
-    );
-    put("dir/one", json!({"content": "1", "mtime": old + 3}));
-    put(
-        "dir/two.md",
-        json!({"content": "2", "mode": "0640", "mtime": old + 4}),
-    );
-    put("dir/sub/three", json!({"content": "3", "mtime": old + 5}));
-    put("dir/sub/deep/four.md", json!({"content": "4", "mtime": old + 6}));
-    put("dir/link", json!({"symlink": "one", "mtime": old + 7}));
-    put("dir/up", json!({"symlink": "../a.txt", "mtime": old + 7}));
-    put("empty", json!({"dir": true, "mode": "0700", "mtime": old + 8}));
-    put("dir", json!({"dir": true, "mode": "0751", "mtime": old + 9}));
-    put("dir/sub", json!({"dir": true, "mtime": old + 9}));
-    put(
-        "dir/sub/deep",
-        json!({"dir": true, "mode": "0750", "mtime": old + 9}),
-    );
-    put("with space/x y", json!({"content": "space", "mtime": old + 10}));
-    put("with space", json!({"dir": true, "mtime": old + 10}));
-    put(
-        "archive.tar.gz",
-        json!({"compress": "gz", "mtime": old, "tar": [
-        {"name": "in", "type": "dir", "mode": "0711", "uid": 3, "gid": 4, "mtime": old},
-        {"name": "in/file", "content": "from archive", "uid": 5, "gid": 6, "mtime": old, "mode": "0604"},
-        {"name": "in/link", "type": "symlink", "link": "file", "mtime": old},
-        {"name": "in/hard", "type": "hardlink", "link": "in/file", "mtime": old}]}),
-    );
-    if random.chance(30) {
-        let lines = [
-            "*.md\n",
-            "dir/sub\n!dir/sub/three\n",
-            "**/*.md\n!dir/two.md\n",
-            "# nothing\n\n/b.txt\n",
-            "*\n!dir\n!a.txt\n!archive.tar.gz\n!run.sh\n",
-            "dir/*\n!dir/one\n",
-            "with*\nempty/\n",
-        ];
-        put(".dockerignore", json!(random.pick(&lines)));
-    }
-    files
+    format!("{keyword} {platform}{base}{name}\n")
 }
 
 #[cfg(test)]
@@ -245,9 +261,12 @@ mod tests {
     #[test]
     fn a_seed_gives_one_case_and_all_of_them_are_in_the_format() {
         let mut words = BTreeSet::new();
+        let mut keys = BTreeSet::new();
         for seed in 0..400 {
-            let text = recipe(seed).case(seed).to_string();
+            let recipe_of = recipe(seed).case(seed);
+            let text = recipe_of.to_string();
             assert_eq!(text, recipe(seed).case(seed).to_string());
+            keys.extend(recipe_of.as_object().unwrap().keys().cloned());
             let case = Case::parse(&text).unwrap();
             for line in case.first.dockerfile.unwrap().lines() {
                 words.insert(line.split_whitespace().next().unwrap_or_default().to_uppercase());
@@ -259,6 +278,16 @@ mod tests {
                 .split_whitespace()
         {
             assert!(words.contains(instruction), "no case has {instruction}");
+        }
+        for key in [
+            "contexts",
+            "images",
+            "platform",
+            "target",
+            "labels",
+            "dockerfile_files",
+        ] {
+            assert!(keys.contains(key), "no case has {key}");
         }
     }
 

@@ -207,7 +207,8 @@ pub fn legacy_key_value(config: &LintConfig, instruction: &Instruction) -> Optio
     report(config, Rule::LegacyKeyValueFormat, instruction, detail)
 }
 
-/// `SecretsUsedInArgOrEnv`: a name of `ARG` or `ENV` that looks like a credential's.
+/// `SecretsUsedInArgOrEnv`: a name of `ARG` or `ENV` that looks like a credential's. A name that holds variables is
+/// judged when it is known, by [`secret_name`].
 pub fn secrets(config: &LintConfig, instruction: &Instruction) -> Vec<Warning> {
     let names: Vec<&str> = match &instruction.kind {
         InstructionKind::Arg(args) => args.iter().map(|arg| arg.name.text.as_str()).collect(),
@@ -216,28 +217,32 @@ pub fn secrets(config: &LintConfig, instruction: &Instruction) -> Vec<Warning> {
     };
     names
         .into_iter()
-        .filter(|name| is_secret_name(name))
-        .filter_map(|name| {
-            let detail = format!(
-                "Do not use ARG or ENV instructions for sensitive data ({} {name:?})",
-                instruction.keyword.to_uppercase()
-            );
-            report(config, Rule::SecretsUsedInArgOrEnv, instruction, detail)
-        })
+        .filter(|name| !name.contains('$'))
+        .filter_map(|name| secret_name(config, instruction, name))
         .collect()
 }
 
+/// `SecretsUsedInArgOrEnv` for one name that an instruction sets.
+pub fn secret_name(config: &LintConfig, instruction: &Instruction, name: &str) -> Option<Warning> {
+    if !is_secret_name(name) {
+        return None;
+    }
+    let detail = format!(
+        "Do not use ARG or ENV instructions for sensitive data ({} {name:?})",
+        instruction.keyword.to_uppercase()
+    );
+    report(config, Rule::SecretsUsedInArgOrEnv, instruction, detail)
+}
+
 /// Parts of a name, between underscores, that say what it holds.
-const SECRET: [&str; 12] = [
+const SECRET: [&str; 10] = [
     "apikey",
     "auth",
     "credential",
     "credentials",
     "key",
-    "pass",
     "passwd",
     "password",
-    "pwd",
     "pword",
     "secret",
     "token",

@@ -209,6 +209,10 @@ impl<'a> Walker<'a> {
             return Ok(());
         }
         let mut entry = self.describe(path, Kind::File, stat);
+        // A hard link's entry repeats them: who unpacks it sets the owner anew, which takes file capabilities away.
+        if let Some(file) = &file {
+            entry.xattrs = kept_xattrs(file).map_err(fail)?;
+        }
         if stat.st_nlink > 1 {
             let inode = (stat.st_dev, stat.st_ino);
             if let Some(first) = self.links.get(&inode) {
@@ -240,7 +244,6 @@ impl<'a> Walker<'a> {
             return self.write(&entry);
         };
         entry.size = stat.st_size as u64;
-        entry.xattrs = kept_xattrs(&file).map_err(fail)?;
         self.write(&entry)?;
         self.content(&file, path, entry.size)
     }

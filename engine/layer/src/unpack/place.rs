@@ -81,8 +81,9 @@ impl<'a> Placer<'a> {
         self.counts.entries += 1;
         let full = clean(&entry.path);
         let Some((parent, name)) = split(&full) else {
-            // The root itself: `./` stands at the head of many archives.
-            if entry.kind == Kind::Directory {
+            // The root itself: `./` stands at the head of many archives. A layer's is the image's root; any other archive
+            // (`ADD`) is unpacked into a directory that has its own attributes.
+            if entry.kind == Kind::Directory && self.options.whiteouts {
                 self.set_directory_attributes(None, &full, entry)?;
             }
             return Ok(());
@@ -110,7 +111,8 @@ impl<'a> Placer<'a> {
 
     /// Sets the times of directories, and gives the account.
     pub(super) fn finish(mut self) -> Result<Counts, Error> {
-        for (path, mtime) in std::mem::take(&mut self.directory_times).iter().rev() {
+        // In the archive's order: where it describes a directory twice, the later entry holds.
+        for (path, mtime) in &std::mem::take(&mut self.directory_times) {
             let opened = if path.is_empty() {
                 openat(
                     &self.root,
@@ -171,7 +173,7 @@ impl<'a> Placer<'a> {
     ) -> Result<(), Error> {
         match entry.kind {
             Kind::File => return self.file(dir, name, full, entry, archive),
-            Kind::HardLink => return self.hard_link(dir, name, full, &entry.link),
+            Kind::HardLink => return self.hard_link(dir, name, full, entry),
             Kind::Symlink => symlinkat(&entry.link[..], dir, name)
                 .map_err(|errno| failed("create symbolic link", full, errno))?,
             Kind::Fifo => mknodat(dir, name, FileType::Fifo, Bits::from(0o600), 0)
@@ -236,8 +238,8 @@ impl<'a> Placer<'a> {
         self.set_file_attributes(&file, full, entry)
     }
 
-    fn hard_link(&mut self, dir: &OwnedFd, name: &[u8], full: &[u8], target: &[u8]) -> Result<(), Error> {
-        let target = clean(target);
+    fn hard_link(&mut self, dir: &OwnedFd, name: &[u8], full: &[u8], entry: &Entry) -> Result<(), Error> {
+        let target = clean(&entry.link);
         let missing = |reason: &str| Error::Escape {
             path: show(full),
             reason: format!("it is a hard link to {}, {reason}", show(&target).display()),
@@ -260,14 +262,15 @@ impl<'a> Placer<'a> {
             Err(Errno::NOENT | Errno::NOTDIR) => return Err(missing("which the layer does not hold")),
             Err(errno) => return Err(failed("open the target of hard link", full, errno)),
         };
-        match statat(&target_dir, target_name, AtFlags::SYMLINK_NOFOLLOW) {
+        let stat = match statat(&target_dir, target_name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) if is_directory(&stat) => return Err(missing("which is a directory")),
             Ok(stat) if self.is_our_whiteout(&stat) => return Err(missing("which the layer deletes")),
-            Ok(_) => {}
+            Ok(stat) => stat,
             Err(_) => return Err(missing("which the layer does not hold")),
-        }
+        };
         linkat(&target_dir, target_name, dir, name, AtFlags::empty())
-            .map_err(|errno| failed("create hard link", full, errno))
+            .map_err(|errno| failed("create hard link", full, errno))?;
+        self.set_link_attributes(dir, name, full, entry, &stat)
     }
 
     fn whiteout(&mut self, parent: &[u8], gone: &[u8], full: &[u8]) -> Result<(), Error> {

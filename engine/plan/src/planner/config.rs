@@ -47,8 +47,13 @@ impl<'a> Planner<'a> {
     ) -> Fallible<Done> {
         let history = match kind {
             InstructionKind::Env(pairs) => {
+                let written = pairs;
                 let pairs = self.expand_pairs(built, at, pairs)?;
-                for (name, value) in &pairs {
+                for (written, (name, value)) in written.iter().zip(&pairs) {
+                    if written.key.text.contains('$') {
+                        let warning = rules::secret_name(&at.lint, &at.command.instruction, name);
+                        self.warnings.extend(warning);
+                    }
                     built.env.set(name, value);
                     built.config.config.set_env(name, value);
                 }

@@ -53,6 +53,7 @@ impl<'a> Planner<'a> {
         };
         let insecure = run.security == ast::Security::Insecure;
         self.check_entitlements(at, network, insecure)?;
+        self.check_devices(at, run)?;
 
         let display = {
             let mut shown: Vars = built.env.clone();
@@ -91,6 +92,17 @@ impl<'a> Planner<'a> {
             history: Some(history),
             display: Some(display),
         })
+    }
+
+    /// `--device`: no builder here has devices to give. As with BuildKit, a step runs without those that it can do without.
+    fn check_devices(&self, at: &At<'_, 'a>, run: &Run) -> Fallible<()> {
+        let Some(device) = run.devices.iter().find(|device| device.required) else {
+            return Ok(());
+        };
+        let message = format!("required CDI device {:?} is not registered", device.name);
+        Err(Box::new(self.error("device", message, at.span()).advise(
+            "Slipway gives steps no devices; take \"required\" away if the step can do without.",
+        )))
     }
 
     fn check_entitlements(&self, at: &At<'_, 'a>, network: Network, insecure: bool) -> Fallible<()> {

@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::{
     fs::{
-        AtFlags, Gid, Mode as Bits, OFlags, Timespec, Timestamps, Uid, XattrFlags, chownat, fchmod, fchown,
-        fremovexattr, fsetxattr, futimens, openat, utimensat,
+        AtFlags, FileType, Gid, Mode as Bits, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, chownat,
+        fchmod, fchown, fremovexattr, fsetxattr, futimens, openat, utimensat,
     },
     io::Errno,
 };
@@ -14,7 +14,7 @@ use rustix::{
 use super::{Placer, failed, show};
 use crate::{
     Error,
-    overlay::kept_xattrs,
+    overlay::{file_type, kept_xattrs},
     tar::{Entry, Kind},
 };
 
@@ -79,6 +79,36 @@ impl Placer<'_> {
         }
         utimensat(dir, name, &timestamps(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|errno| failed("set the time of", full, errno))
+    }
+
+    /// A hard link's entry speaks of the file that it shares: what the last one says holds, as with containerd and
+    /// Docker. `stat` is the file as the entries before left it.
+    pub(super) fn set_link_attributes(
+        &mut self,
+        dir: &OwnedFd,
+        name: &[u8],
+        full: &[u8],
+        entry: &Entry,
+        stat: &Stat,
+    ) -> Result<(), Error> {
+        match file_type(stat) {
+            FileType::RegularFile => {
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                match openat(dir, name, flags, Bits::empty()) {
+                    Ok(file) => self.set_file_attributes(&file, full, entry),
+                    // Not even its owner may read it, where the owner is not root.
+                    Err(Errno::ACCESS) => self.set_leaf_attributes(dir, name, full, entry),
+                    Err(errno) => Err(failed("open the hard link", full, errno)),
+                }
+            }
+            // Of a link to a symbolic link only the owner is the file's own.
+            FileType::Symlink => {
+                let (uid, gid) = self.owner(full, entry)?;
+                let changed = chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW);
+                self.check_owner(changed, full, entry)
+            }
+            _ => self.set_leaf_attributes(dir, name, full, entry),
+        }
     }
 
     fn set_by_descriptor(&mut self, file: &OwnedFd, full: &[u8], entry: &Entry) -> Result<(), Error> {
