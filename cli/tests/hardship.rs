@@ -88,9 +88,13 @@ impl Place {
 }
 
 /// Waits for a condition, and gives whether it came.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "no event tells of what other processes do"
+)]
 fn comes(mut condition: impl FnMut() -> bool) -> bool {
     let begun = Instant::now();
-    while begun.elapsed() < Duration::from_secs(60) {
+    while begun.elapsed() < Duration::from_mins(1) {
         if condition() {
             return true;
         }
@@ -196,7 +200,10 @@ fn a_full_disk_is_told_and_nothing_is_published() {
     let (success, log) = place.build(&["--output", &place.layout()]);
     assert!(!success, "{log}");
     // Whatever the step's own program makes of it.
-    assert!(log.contains("no space left on the disk of the layer store"), "{log}");
+    assert!(
+        log.contains("no space left on the disk of the layer store"),
+        "{log}"
+    );
     assert!(!place.at("out/index.json").exists());
     // While packing: the file is all holes, its archive is not.
     place.dockerfile("COPY busybox /a\nCOPY busybox /b\nCOPY busybox /c\nCOPY busybox /d\n");
@@ -204,7 +211,7 @@ fn a_full_disk_is_told_and_nothing_is_published() {
     assert!(!success && log.contains("No space left"), "{log}");
     assert!(!place.at("out/index.json").exists());
     // With room it goes on from there.
-    mount_remount(&place.at("store"), MountFlags::empty(), c"size=200m").unwrap();
+    mount_remount(place.at("store"), MountFlags::empty(), c"size=200m").unwrap();
     let (success, log) = place.build(&["--output", &place.layout()]);
     assert!(success, "{log}");
 }
@@ -296,8 +303,7 @@ fn answer(
         let (status, more) = match method {
             "GET" if line.contains(" /v2/ ") => ("200 OK", ""),
             "HEAD" | "GET" => ("404 Not Found", ""),
-            "POST" => ("202 Accepted", "Location: /v2/app/blobs/uploads/1\r\n"),
-            "PATCH" => ("202 Accepted", "Location: /v2/app/blobs/uploads/1\r\n"),
+            "POST" | "PATCH" => ("202 Accepted", "Location: /v2/app/blobs/uploads/1\r\n"),
             _ => ("201 Created", ""),
         };
         write!(stream, "HTTP/1.1 {status}\r\n{more}Content-Length: 0\r\n\r\n")?;

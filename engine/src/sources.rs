@@ -53,28 +53,24 @@ impl Sources {
             return Ok(tree.clone());
         }
         let tree: Arc<dyn Context> = match source {
-            Source::Scratch => Arc::new(MemContext::default()),
+            // Nothing, and that since now: a copy of it is a directory with this time.
+            Source::Scratch => Arc::new(MemContext::new([], (now(), 0))),
             Source::Context => self.environment.inputs.context(None).await?,
             Source::Named(name) => self.environment.inputs.context(Some(name)).await?,
             Source::Stage(_) | Source::Image(_) => {
                 let root = self.root(source).await?.unwrap_or_default();
                 Arc::new(open_root(&self.environment, &root, self.name(source)).await?)
             }
-            Source::Inline(files) => {
-                let now = SystemTime::now()
-                    .duration_since(UNIX_EPOCH)
-                    .map_or(0, |since| since.as_secs() as i64);
-                Arc::new(MemContext::new(
-                    files.iter().map(|file| {
-                        (
-                            PathBuf::from(&file.path),
-                            file.data.clone().into_bytes(),
-                            file.mode,
-                        )
-                    }),
-                    (now, 0),
-                ))
-            }
+            Source::Inline(files) => Arc::new(MemContext::new(
+                files.iter().map(|file| {
+                    (
+                        PathBuf::from(&file.path),
+                        file.data.clone().into_bytes(),
+                        file.mode,
+                    )
+                }),
+                (now(), 0),
+            )),
             Source::Http(http) => Arc::new(self.environment.fetcher.http(&self.environment, http).await?),
             Source::Git(git) => Arc::new(self.environment.fetcher.git(&self.environment, git).await?),
         };
@@ -136,6 +132,12 @@ impl Sources {
         }
         Ok(digest)
     }
+}
+
+fn now() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs() as i64)
 }
 
 /// A root mounted read-only, as a tree that keeps the mount alive.

@@ -143,7 +143,9 @@ impl Machine {
 
 fn with_folder(folder: &Path) -> Result<OsString> {
     let path = env::var_os("PATH").unwrap_or_default();
-    Ok(env::join_paths([folder.to_owned()].into_iter().chain(env::split_paths(&path)))?)
+    Ok(env::join_paths(
+        [folder.to_owned()].into_iter().chain(env::split_paths(&path)),
+    )?)
 }
 
 fn wait_until_it_listens(log: impl std::io::Read + Send + 'static) -> Result<()> {
@@ -216,6 +218,8 @@ impl Builder for BuildKit<'_> {
     }
 
     fn forget(&mut self) -> Result<()> {
+        // A repository of its own each time: what an earlier run has pushed is not there to be found.
+        self.count += 1;
         let mut prune = self.control();
         prune.args(["prune", "--all"]);
         timed(prune)?;
@@ -223,12 +227,17 @@ impl Builder for BuildKit<'_> {
     }
 
     fn build(&mut self, context: &Path) -> Result<f64> {
-        self.count += 1;
-        // A repository of its own each time: what an earlier run has pushed is not there to be found.
         let image = format!("{}/theirs/{}-{}:v1", self.machine.host, self.name, self.count);
         let mut command = self.control();
         command
-            .args(["build", "--progress=plain", "--frontend=dockerfile.v0"])
+            // The option keeps it from fetching the front end that a `# syntax=` line names.
+            .args([
+                "build",
+                "--progress=plain",
+                "--frontend=dockerfile.v0",
+                "--opt",
+                "cmdline=none",
+            ])
             .arg("--local")
             .arg(format!("context={}", context.display()))
             .arg("--local")
@@ -268,6 +277,7 @@ impl Builder for Slipway<'_> {
     }
 
     fn forget(&mut self) -> Result<()> {
+        self.count += 1;
         if self.store.exists() {
             fs::remove_dir_all(&self.store)?;
         }
@@ -275,7 +285,6 @@ impl Builder for Slipway<'_> {
     }
 
     fn build(&mut self, context: &Path) -> Result<f64> {
-        self.count += 1;
         let host = &self.machine.host;
         let variant = self.compression;
         let image = format!("{host}/ours/{}{variant}-{}:v1", self.name, self.count);

@@ -298,7 +298,12 @@ impl BuildKit {
             args.push(value);
         };
         // Folders of the same name are copied to the daemon as changes to what it has of them; see [`Builder::forget`].
-        let own = prepared.work.file_name().unwrap_or_default().display().to_string();
+        let own = prepared
+            .work
+            .file_name()
+            .unwrap_or_default()
+            .display()
+            .to_string();
         add("--local", format!("context={}", prepared.context.display()));
         add(
             "--local",

@@ -166,7 +166,8 @@ impl Diff<'_> {
 
     /// Builds with both. `anew` without what the builders know of earlier cases.
     fn compare(&self, recipe: &Recipe, name: &str, anew: bool) -> Result<(Vec<String>, Option<String>)> {
-        let mut case = Case::parse(&recipe.case(0).to_string()).context("the generator made no valid case")?;
+        let mut case =
+            Case::parse(&recipe.case(0).to_string()).context("the generator made no valid case")?;
         if anew {
             case.first.no_cache = Some(NoCache::All(true));
             self.ours.builder.forget()?;

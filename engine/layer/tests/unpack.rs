@@ -339,11 +339,11 @@ fn a_tree_is_exported_as_it_is() {
 }
 
 /// An archive whose last entry has another mode and time than all others.
-fn last_entry_says(mut archive: Vec<u8>, mode: &[u8; 7], mtime: &[u8; 11]) -> Vec<u8> {
+fn last_entry_says(mut archive: Vec<u8>, mode: [u8; 7], mtime: [u8; 11]) -> Vec<u8> {
     let at = archive.len() - 512;
     let header = &mut archive[at..];
-    header[100..107].copy_from_slice(mode);
-    header[136..147].copy_from_slice(mtime);
+    header[100..107].copy_from_slice(&mode);
+    header[136..147].copy_from_slice(&mtime);
     header[148..156].fill(b' ');
     let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
     header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
@@ -353,7 +353,7 @@ fn last_entry_says(mut archive: Vec<u8>, mode: &[u8; 7], mtime: &[u8; 11]) -> Ve
 #[test]
 fn the_entry_of_a_hard_link_speaks_of_the_shared_file() {
     let archive = Hostile::new().file("f", "x").hard_link("h", "f").0;
-    let archive = last_entry_says(archive, b"0000640", b"00000000777");
+    let archive = last_entry_says(archive, *b"0000640", *b"00000000777");
     for options in [
         apply(),
         UnpackOptions::layer(),
@@ -374,7 +374,7 @@ fn the_entry_of_a_hard_link_speaks_of_the_shared_file() {
 
 #[test]
 fn an_archives_root_entry_leaves_the_directory_alone_and_a_layers_does_not() {
-    let archive = last_entry_says(Hostile::new().dir("./").0, b"0000700", b"00000000777");
+    let archive = last_entry_says(Hostile::new().dir("./").0, *b"0000700", *b"00000000777");
     let mode = |options: &UnpackOptions| {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).unwrap();

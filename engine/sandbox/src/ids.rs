@@ -46,7 +46,13 @@ mod tests {
     #[test]
     fn ids_are_looked_for_in_every_range() {
         let map = "         0       1000          1\n         1     100000      65535\n";
-        for (id, there) in [(0, true), (1, true), (65_535, true), (65_536, false), (u32::MAX, false)] {
+        for (id, there) in [
+            (0, true),
+            (1, true),
+            (65_535, true),
+            (65_536, false),
+            (u32::MAX, false),
+        ] {
             assert_eq!(holds(Some(map), id), there, "{id}");
         }
         assert!(holds(Some("0 0 4294967295\n"), 4_000_000_000));

@@ -21,6 +21,9 @@ use crate::{
 /// Times later than this many seconds ago are the build's own.
 const FRESH: i64 = 24 * 3600;
 
+/// Comments of history entries that an exporter adds for layers without one.
+const MADE_UP: [&str; 2] = ["buildkit.exporter.image.v0", "slipway: no history"];
+
 /// A finished build.
 pub(super) struct Built {
     pub(super) success: bool,
@@ -85,7 +88,10 @@ impl Built {
             .filter(|c| !c.is_ascii_digit())
             .take(110)
             .collect();
-        text.rsplit("failed to solve: ").next().unwrap_or_default().to_owned()
+        text.rsplit("failed to solve: ")
+            .next()
+            .unwrap_or_default()
+            .to_owned()
     }
 
     fn tail(&self) -> String {
@@ -165,6 +171,13 @@ fn strip(config: &Value) -> Value {
             let mut entry = entry.clone();
             if let Some(fields) = entry.as_object_mut() {
                 fields.remove("created");
+                // Made up for a layer that no instruction made: what a base that is a folder has.
+                if fields
+                    .get("comment")
+                    .is_some_and(|comment| MADE_UP.iter().any(|made_up| comment == made_up))
+                {
+                    fields.clear();
+                }
             }
             entry
         })

@@ -55,11 +55,11 @@ pub(super) fn context(random: &mut Random) -> Map<String, Value> {
     put("with space/x y", json!({"content": "space", "mtime": OLD + 10}));
     put("with space", json!({"dir": true, "mtime": OLD + 10}));
     put("archive.tar.gz", archive(random, "gz"));
-    if random.chance(50) {
+    if random.chance(85) {
         let compress = random.pick(&["", "gz", "bz2", "xz"]);
         put("other.tar", archive(random, compress));
     }
-    if random.chance(30) {
+    if random.chance(75) {
         put(
             "special/setuid",
             json!({"content": "s", "mode": "4711", "mtime": OLD}),
