@@ -70,8 +70,10 @@ pub(crate) struct Node {
 /// The matches of a request, in order.
 pub(crate) fn select(context: &dyn Context, request: &Request<'_>) -> Result<Vec<Match>> {
     if let Some(required) = request.required {
-        // As BuildKit, to which the root is no path that could be found.
-        if clean(Path::new(required)).as_os_str().is_empty() {
+        // As BuildKit, to which the root is no path that could be found; where there is nothing it does not look.
+        let root = clean(Path::new(required)).as_os_str().is_empty();
+        let is_nothing = || Ok(context.list(Path::new(""))?.is_empty());
+        if root && !is_nothing().map_err(reading(context, required))? {
             return Err(not_found(context, required));
         }
         let path = resolve(context, Path::new(required), true).map_err(reading(context, required))?;
