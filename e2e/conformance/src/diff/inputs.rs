@@ -76,7 +76,6 @@ pub(super) fn context(random: &mut Random) -> Map<String, Value> {
         );
         put("special", json!({"dir": true, "mode": "2755", "mtime": OLD}));
         put("linked", json!({"symlink": "dir/sub", "mtime": OLD}));
-        put("dangling", json!({"symlink": "nowhere", "mtime": OLD}));
     }
     if random.chance(35) {
         put(".dockerignore", json!(random.pick(IGNORED)));
@@ -159,7 +158,7 @@ pub(super) fn base_image(random: &mut Random) -> Value {
         "ENTRYPOINT [\"/base\"]",
         "HEALTHCHECK CMD true",
         "STOPSIGNAL SIGUSR1",
-        "RUN mkdir -p /srv/deep && echo base > /srv/deep/file && chmod 0700 /srv",
+        "COPY --chmod=0700 . /srv/deep/",
     ];
     let mut dockerfile = String::from("FROM busybox\n");
     for line in lines {

@@ -13,9 +13,12 @@ use crate::{
     root::{join, mount},
     store::{SnapshotId, Store},
 };
+use slipway_oci::Digest;
 use slipway_plan::{Mount, Source, protocol::FailureReason};
 use slipway_sandbox as sb;
 use std::{
+    fs,
+    os::unix::fs::{PermissionsExt as _, chown},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -227,19 +230,32 @@ fn tree_snapshot(
     digest: &str,
 ) -> Result<(PathBuf, Vec<PathBuf>)> {
     let found = select_one(tree, path)?;
-    let is_dir = tree
+    let entry = tree
         .lookup(&found)
-        .map_err(|error| BuildError::io(format!("read {path}"), error))?
-        .is_some_and(|entry| entry.kind == Kind::Dir);
+        .map_err(|error| BuildError::io(format!("read {path}"), error))?;
+    // A directory is seen itself, with its own attributes; the root of a context has none that mean anything.
+    let top = entry.filter(|entry| entry.kind == Kind::Dir && !found.as_os_str().is_empty());
+    let is_dir = top.is_some() || found.as_os_str().is_empty();
     let name = if is_dir {
         PathBuf::new()
     } else {
         PathBuf::from(clean(Path::new(path)).file_name().unwrap_or_default())
     };
-    let id = SnapshotId::tree(digest);
+    let id = match &top {
+        Some(top) => {
+            let about = format!("{digest} {:o} {}:{}", top.mode, top.uid, top.gid);
+            SnapshotId::tree(Digest::of(about.as_bytes()).as_str())
+        }
+        None => SnapshotId::tree(digest),
+    };
     if !store.has_snapshot(&id) {
         let draft = store.new_snapshot()?;
         copy_tree(tree, path, &draft.fs())?;
+        if let Some(top) = &top {
+            chown(draft.fs(), Some(top.uid), Some(top.gid))
+                .and_then(|()| fs::set_permissions(draft.fs(), fs::Permissions::from_mode(top.mode)))
+                .map_err(|error| BuildError::io(format!("show {path} to the step"), error))?;
+        }
         draft.commit_as(id.clone())?;
     }
     Ok((name, vec![store.snapshot_dir(&id)]))
