@@ -64,6 +64,41 @@ pub struct Config {
     /// Registries that need settings.
     #[serde(default)]
     pub registries: Vec<RegistryHost>,
+    /// What the operator does about caches in registries.
+    #[serde(default)]
+    pub cache: Cache,
+}
+
+/// What the operator does about caches in registries.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Cache {
+    /// How it prunes them; not at all when left out.
+    #[serde(default)]
+    pub prune: Option<Prune>,
+}
+
+/// How cache repositories are pruned.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Prune {
+    /// How often: `24h`; at least `1h`.
+    pub interval: kube::core::Duration,
+    /// What was not used for so long goes: `720h`; at least `48h`, because uses are noted once a day.
+    pub max_age: kube::core::Duration,
+}
+
+impl Prune {
+    fn check(self) -> Result<(), String> {
+        let least = |name, is: kube::core::Duration, hours| {
+            if Duration::from(is) < Duration::from_hours(hours) {
+                return Err(format!("cache.prune.{name} is less than {hours}h"));
+            }
+            Ok(())
+        };
+        least("interval", self.interval, 1)?;
+        least("maxAge", self.max_age, 48)
+    }
 }
 
 /// What separates a build from its node.
@@ -143,7 +178,11 @@ impl Config {
 
     /// Reads a text; the message of an error has line and column.
     pub fn parse(text: &str) -> Result<Self, String> {
-        serde_yaml::from_str(text).map_err(|error| error.to_string())
+        let config: Self = serde_yaml::from_str(text).map_err(|error| error.to_string())?;
+        if let Some(prune) = config.cache.prune {
+            prune.check()?;
+        }
+        Ok(config)
     }
 
     /// How long a pod that has its node may take to start.
@@ -187,9 +226,11 @@ mod tests {
     #[test]
     fn everything_that_the_chart_can_say_is_understood() {
         let config = Config::parse(
-            "runner:\n  image: r\n  imagePullPolicy: Never\n  imagePullSecrets: [{name: pull}]\n  resources: {limits: {memory: 1Gi}}\n  maxRetryMemory: 8Gi\n  env: [{name: HTTPS_PROXY, value: 'http://proxy:3128'}]\n  nodeSelector: {a: b}\n  tolerations: [{operator: Exists}]\n  startTimeoutSeconds: 10\n  storeSizeLimit: 20Gi\nregistries:\n- host: docker.io\n  mirrors: [mirror.example.com]\n- host: registry.slipway.test:5000\n  insecure: true\nisolation: {mode: Privileged}\n",
+            "runner:\n  image: r\n  imagePullPolicy: Never\n  imagePullSecrets: [{name: pull}]\n  resources: {limits: {memory: 1Gi}}\n  maxRetryMemory: 8Gi\n  env: [{name: HTTPS_PROXY, value: 'http://proxy:3128'}]\n  nodeSelector: {a: b}\n  tolerations: [{operator: Exists}]\n  startTimeoutSeconds: 10\n  storeSizeLimit: 20Gi\nregistries:\n- host: docker.io\n  mirrors: [mirror.example.com]\n- host: registry.slipway.test:5000\n  insecure: true\nisolation: {mode: Privileged}\ncache: {prune: {interval: 24h, maxAge: 720h}}\n",
         )
         .unwrap();
+        let prune = config.cache.prune.unwrap();
+        assert_eq!(Duration::from(prune.max_age), Duration::from_hours(720));
         assert!(config.registries[1].insecure);
         assert_eq!(config.isolation.mode, IsolationMode::Privileged);
         assert_eq!(config.runner.resources.limits.unwrap()["memory"].0, "1Gi");
@@ -204,6 +245,20 @@ mod tests {
             Ok(IsolationMode::UserNamespace)
         );
         assert!(mode("runner: {image: r}\nisolation: {mode: Auto}\n").is_err());
+    }
+
+    #[test]
+    fn what_may_be_in_use_is_not_pruned() {
+        for (interval, age, part) in [
+            ("1m", "720h", "interval"),
+            ("24h", "24h", "maxAge"),
+            ("24h", "x", ""),
+        ] {
+            let text =
+                format!("runner: {{image: r}}\ncache: {{prune: {{interval: {interval}, maxAge: {age}}}}}\n");
+            let error = Config::parse(&text).unwrap_err();
+            assert!(error.contains(part), "{error}");
+        }
     }
 
     #[test]

@@ -29,6 +29,7 @@ use crate::{
     observe,
     peers::{Guarded, Peers},
     pod_store::{PodStore, PodsGone},
+    prune,
     registry::{Connect, Registry},
     report::{Reporter, Told},
     validate,
@@ -111,6 +112,12 @@ pub async fn run(
         .reconcile_on(woken)
         .graceful_shutdown_on(shutdown);
     let sweeper = sweep(controller.store(), Arc::clone(&context));
+    let pruner = prune::run(
+        controller.store(),
+        context.client.clone(),
+        Arc::clone(&context.connect),
+        context.config.cache.prune,
+    );
     let work = controller
         .run(reconcile, after_error, context)
         .for_each(|result| async move {
@@ -127,6 +134,7 @@ pub async fn run(
     tokio::select! {
         () = work => {}
         () = sweeper => {}
+        () = pruner => {}
     }
 }
 

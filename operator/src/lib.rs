@@ -34,6 +34,7 @@ pub mod peers;
 pub mod pod_store;
 pub mod pod_view;
 pub mod pods;
+mod prune;
 pub mod quantity;
 pub mod registry;
 pub mod report;

@@ -6,6 +6,7 @@ pub(crate) mod fake;
 
 use futures::future::BoxFuture;
 use slipway_oci::{Digest, Reference};
+use slipway_registry::kept::{Policy, Row};
 
 use crate::facts::Fault;
 
@@ -49,6 +50,10 @@ pub trait Registry: Send + Sync {
         digest: &'a Digest,
         limit: u64,
     ) -> BoxFuture<'a, Result<Vec<u8>, Fault>>;
+
+    /// Removes from the repository of `name` what Slipway keeps there and nobody has used for long. Gives what it was.
+    fn prune<'a>(&'a self, name: &'a Reference, policy: &'a Policy)
+    -> BoxFuture<'a, Result<Vec<Row>, Fault>>;
 }
 
 /// Makes a [`Registry`] from credentials.

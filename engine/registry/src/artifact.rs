@@ -10,7 +10,7 @@ use slipway_oci::{Digest, media_type};
 
 use crate::{
     error::{Class, Error, Result},
-    manifest::ManifestName,
+    manifest::{Manifest, ManifestName},
     repository::Repository,
     upload::{BlobSource, PutOptions},
 };
@@ -199,7 +199,28 @@ type Blobs = Vec<(Digest, u64, BlobSource)>;
 impl NewArtifact {
     /// The digest that the manifest will have.
     pub fn manifest_digest(&self) -> Result<Digest> {
-        Ok(Digest::of(&self.clone().encode()?.1))
+        Ok(self.manifest()?.digest)
+    }
+
+    /// The manifest as it will be.
+    pub fn manifest(&self) -> Result<Manifest> {
+        let bytes = self.clone().encode()?.1;
+        Ok(Manifest {
+            digest: Digest::of(&bytes),
+            media_type: media_type::OCI_MANIFEST.to_owned(),
+            bytes,
+        })
+    }
+
+    /// Whether all its blobs are in a repository.
+    pub async fn is_stored_in(&self, repository: &Repository) -> Result<bool> {
+        let blobs = self.clone().encode()?.2;
+        let digests: Vec<Digest> = blobs.into_iter().map(|(digest, ..)| digest).collect();
+        Ok(repository
+            .exists_many(&digests)
+            .await?
+            .into_iter()
+            .all(|there| there))
     }
 
     fn encode(self) -> Result<(Document, Bytes, Blobs)> {

@@ -9,7 +9,8 @@
 //!              ├─ blobs out: open_blob ─▶ BlobReader: Stream + AsyncRead      (verified while streaming, resumes)
 //!              ├─ blobs in:  put_blob (known digest: mount, monolithic)
 //!              │             start_upload ─▶ BlobUpload (digest unknown: begins before the layer ends)
-//!              └─ artifacts: put_artifact, get_artifact                       (plans, contexts, schedules)
+//!              ├─ artifacts: put_artifact, get_artifact                       (plans, contexts, schedules)
+//!              └─ kept: tag, usage, prune                                     (what Slipway leaves, by age)
 //!  every call ─▶ transport: credentials of that path ▸ token ▸ request ▸ retry, Retry-After ▸ redirect
 //! ```
 //! The wire is spoken here directly, on `reqwest`: oci-client 0.18 can neither drop a refused token, retry, resume, nor
@@ -26,6 +27,7 @@ mod config;
 mod copy;
 mod credentials;
 mod error;
+pub mod kept;
 mod manifest;
 mod referrers;
 mod registries;

@@ -13,6 +13,7 @@ use slipway_oci::{Digest, Reference};
 use slipway_plan::protocol::RegistryHost;
 use slipway_registry::{
     Class, Config, Credentials, Error, HostConfig, ManifestName, Mirror, Registries, RetryPolicy,
+    kept::{self, Policy, Row},
 };
 
 use super::{Connect, Documents, Manifest, Registry};
@@ -149,6 +150,18 @@ impl Registry for Connection {
                 .await
                 .map_err(|error| fault(&error))?;
             Ok(bytes.to_vec())
+        })
+    }
+
+    fn prune<'a>(
+        &'a self,
+        name: &'a Reference,
+        policy: &'a Policy,
+    ) -> BoxFuture<'a, Result<Vec<Row>, Fault>> {
+        Box::pin(async move {
+            kept::prune(&self.0.repository(name), policy)
+                .await
+                .map_err(|error| fault(&error))
         })
     }
 }

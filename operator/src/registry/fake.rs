@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Mutex};
 use futures::future::BoxFuture;
 use slipway_crd::reasons;
 use slipway_oci::{Digest, Reference};
+use slipway_registry::kept::{Policy, Row};
 
 use super::{Manifest, Registry};
 use crate::facts::Fault;
@@ -107,5 +108,10 @@ impl Registry for Fake {
     ) -> BoxFuture<'a, Result<Vec<u8>, Fault>> {
         let found = self.blobs.lock().unwrap().get(digest).cloned();
         Box::pin(async move { found.ok_or_else(|| absent(digest)) })
+    }
+
+    fn prune<'a>(&'a self, name: &'a Reference, _: &'a Policy) -> BoxFuture<'a, Result<Vec<Row>, Fault>> {
+        self.note("prune", name);
+        Box::pin(async { Ok(Vec::new()) })
     }
 }

@@ -8,6 +8,7 @@ mod download;
 mod fake;
 mod images;
 mod mirrors;
+mod process;
 mod real;
 mod retries;
 mod secrecy;

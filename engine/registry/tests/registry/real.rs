@@ -1,124 +1,21 @@
 //! Against the CNCF registry itself, where its program is: `SLIPWAY_TEST_REGISTRY_BIN`, the tools folder, or the
 //! distribution's package. oci-client's own client reads what we wrote, and we read what it wrote.
 
-use std::{
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
-};
-
 use bytes::Bytes;
 use oci_client::{client as oci, secrets::RegistryAuth};
-use slipway_oci::{Digest, Reference, media_type};
+use slipway_oci::{Digest, media_type};
 use slipway_registry::{
-    BlobSource, Class, Config, Credentials, HostConfig, NewArtifact, NewLayer, Put, PutOptions, Registries,
-    copy_image,
+    BlobSource, Class, Credentials, NewArtifact, NewLayer, Put, PutOptions, Registries, copy_image,
 };
 
-use crate::fake::{impatient, noise};
+use crate::{fake::noise, process::Real};
 
-fn program() -> Option<PathBuf> {
-    if let Some(path) = std::env::var_os("SLIPWAY_TEST_REGISTRY_BIN") {
-        return Some(path.into());
-    }
-    let tools = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/slipway/tools"));
-    let built = tools
-        .and_then(|tools| std::fs::read_dir(tools).ok())
-        .into_iter()
-        .flatten()
-        .flatten()
-        .find_map(|entry| {
-            let registry = entry.path().join("registry");
-            (entry.file_name().to_string_lossy().starts_with("registry-") && registry.is_file())
-                .then_some(registry)
-        });
-    built.or_else(|| Some(PathBuf::from("/usr/bin/docker-registry")).filter(|path| path.is_file()))
-}
-
-struct Real {
-    child: Child,
-    host: String,
-    _dir: tempfile::TempDir,
-}
-
-impl Drop for Real {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// bob:s3cret, by bcrypt at its lowest cost.
-const HTPASSWD: &str = "bob:$2y$05$9FZEljhyfD4Kv1jQ4XDF..QCh2J0n7QJVtE8tBcRo/uGmAuBKGvka";
-
-impl Real {
-    async fn start(auth: bool) -> Option<Self> {
-        let Some(program) = program() else {
-            println!("skipped: no registry program (set SLIPWAY_TEST_REGISTRY_BIN)");
-            return None;
-        };
-        let dir = tempfile::tempdir().unwrap();
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let host = listener.local_addr().unwrap().to_string();
-        drop(listener);
-        let root = dir.path().display();
-        let mut config = format!(
-            "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\nhttp: {{addr: \"{host}\"}}\n\
-             storage: {{filesystem: {{rootdirectory: {root}/data}}, delete: {{enabled: true}}}}\n"
-        );
-        if auth {
-            std::fs::write(dir.path().join("htpasswd"), HTPASSWD).unwrap();
-            config = format!("{config}auth: {{htpasswd: {{realm: test, path: {root}/htpasswd}}}}\n");
-        }
-        let file = dir.path().join("config.yml");
-        std::fs::write(&file, config).unwrap();
-        let child = Command::new(program)
-            .arg("serve")
-            .arg(file)
-            .env_clear()
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let real = Self {
-            child,
-            host,
-            _dir: dir,
-        };
-        let start = Instant::now();
-        while tokio::net::TcpStream::connect(&real.host).await.is_err() {
-            assert!(
-                start.elapsed() < Duration::from_secs(20),
-                "the registry does not start"
-            );
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        Some(real)
-    }
-
-    fn config(&self) -> Config {
-        let mut config = impatient();
-        config.hosts.insert(
-            self.host.clone(),
-            HostConfig {
-                insecure: true,
-                ..HostConfig::default()
-            },
-        );
-        config
-    }
-
-    fn reference(&self, rest: &str) -> Reference {
-        format!("{}/{rest}", self.host).parse().unwrap()
-    }
-
-    fn oci_client(&self) -> oci::Client {
-        let config = oci::ClientConfig {
-            protocol: oci::ClientProtocol::HttpsExcept(vec![self.host.clone()]),
-            ..oci::ClientConfig::default()
-        };
-        oci::Client::try_from(config).unwrap()
-    }
+fn oci_client(real: &Real) -> oci::Client {
+    let config = oci::ClientConfig {
+        protocol: oci::ClientProtocol::HttpsExcept(vec![real.host.clone()]),
+        ..oci::ClientConfig::default()
+    };
+    oci::Client::try_from(config).unwrap()
 }
 
 #[tokio::test]
@@ -230,7 +127,7 @@ async fn what_oci_client_pushed_is_resolved_and_what_was_copied_it_pulls() {
     let Some(real) = Real::start(false).await else {
         return;
     };
-    let client = real.oci_client();
+    let client = oci_client(&real);
     let reference: oci_client::Reference = format!("{}/theirs:1", real.host).parse().unwrap();
     let layer = noise(100_000);
     let diff = Digest::of(&layer);
