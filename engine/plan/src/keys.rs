@@ -17,7 +17,7 @@
 use crate::{
     inputs::Input,
     model::{BuildPlan, Mount, Op, StagePlan, Step},
-    source::{ImageSource, Source},
+    source::{ImageSource, Source, StageIndex},
 };
 use serde::{Deserialize, Serialize};
 use slipway_oci::{Digest, Platform};
@@ -379,4 +379,51 @@ fn normalize(op: &Op) -> (String, BTreeMap<String, String>) {
         Op::Metadata | Op::Mkdir(_) => {}
     }
     (serde_json::to_string(&op).unwrap_or_default(), variables)
+}
+
+/// For each stage, whether its files may be others than those that were kept under its key: it ignores the cache, or it
+/// reads from a stage of which that is so. What is kept under such a key is not to be taken for the stage's result.
+pub fn fresh(plan: &BuildPlan) -> Vec<bool> {
+    let mut fresh: Vec<bool> = Vec::with_capacity(plan.stages.len());
+    for stage in &plan.stages {
+        let is = |index: &usize| fresh.get(*index).copied().unwrap_or_default();
+        let base = matches!(&stage.base, Source::Stage(base) if is(base));
+        let reads = stage.steps.iter().any(|step| step.stages().iter().any(is));
+        fresh.push(stage.no_cache || base || reads);
+    }
+    fresh
+}
+
+/// The key of a step, for the one who runs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunKey {
+    /// What its layer is kept under.
+    pub key: Key,
+    /// Whether what is kept under it may be taken; see [`fresh`].
+    pub usable: bool,
+}
+
+/// The keys of a stage's steps for the one who runs it, one for each step; none for a step that makes no layer or
+/// whose key is not certain.
+pub fn run_keys(plan: &BuildPlan, keys: &Keys, stage: StageIndex) -> Vec<Option<RunKey>> {
+    let (Some(stage_plan), Some(stage_keys)) = (plan.stages.get(stage), keys.stages.get(stage)) else {
+        return Vec::new();
+    };
+    let fresh = fresh(plan);
+    let is_fresh = |index: &usize| fresh.get(*index).copied().unwrap_or_default();
+    let mut parent = stage_plan.no_cache || matches!(&stage_plan.base, Source::Stage(base) if is_fresh(base));
+    let steps = stage_plan.steps.iter().zip(&stage_keys.steps);
+    steps
+        .map(|(step, step_key)| {
+            let reads = step.stages().iter().any(is_fresh);
+            let step_key = step_key.as_ref()?;
+            let linked = step_key.inputs.parent.is_none();
+            let usable = !stage_plan.no_cache && !reads && (linked || !parent);
+            parent |= reads;
+            step_key.inputs.certain.then(|| RunKey {
+                key: step_key.key.clone(),
+                usable,
+            })
+        })
+        .collect()
 }

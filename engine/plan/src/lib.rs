@@ -11,6 +11,7 @@
 //! output, no clock, no tokio, no kube; what has to be looked up is asked for and given back. It never sees the value of
 //! a secret. [`protocol`] is the contract of operator and runner.
 
+pub mod explain;
 mod inputs;
 pub mod keys;
 pub mod model;
@@ -22,7 +23,7 @@ pub mod source;
 mod targets;
 
 pub use inputs::{Input, Selection, context_needs};
-pub use keys::{Key, Keys, StageKeys, StepKey, keys};
+pub use keys::{Key, Keys, RunKey, StageKeys, StepKey, keys};
 pub use model::{
     BuildPlan, Chmod, CopyOp, CopySource, HostEntry, MkdirOp, Mount, Network, Op, PLAN_VERSION, PROXIES,
     PlanResult, RunOp, Sharing, StagePlan, Step, Ulimit,

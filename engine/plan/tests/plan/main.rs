@@ -8,6 +8,7 @@
 
 mod common;
 mod conformance;
+mod explain;
 mod instructions;
 mod keys;
 mod properties;
