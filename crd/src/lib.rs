@@ -17,7 +17,7 @@ mod status;
 
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 pub use spec::{
-    Arg, ArgSource, Cache, ConfigMapSource, DEFAULT_DOCKERFILE, DEFAULT_PLATFORM, DEFAULT_RETRIES,
+    Arg, ArgSource, Cache, CacheMode, ConfigMapSource, DEFAULT_DOCKERFILE, DEFAULT_PLATFORM, DEFAULT_RETRIES,
     DEFAULT_TIMEOUT, DebugOptions, Dockerfile, EnvVar, ImageBuild, ImageBuildSpec, KeyRef, KeyToPath,
     NameRef, Output, Pods, Secret, Source, StagePods,
 };

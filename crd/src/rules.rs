@@ -52,6 +52,21 @@ pub(crate) const CACHE_REPOSITORY: (&str, &str) = (
     "self.matches('^([a-zA-Z0-9.-]+(:[0-9]{1,5})?/)?[a-z0-9]+((\\\\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\\\\.|_|__|-+)[a-z0-9]+)*)*$')",
     "spec.cache.repository: must be REGISTRY/REPOSITORY in lower case without tag and digest, for example registry.example.com/team/app/cache",
 );
+/// Repositories to read from.
+pub(crate) const CACHE_FROM: (&str, &str) = (
+    "self.all(name, name.matches('^([a-zA-Z0-9.-]+(:[0-9]{1,5})?/)?[a-z0-9]+((\\\\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\\\\.|_|__|-+)[a-z0-9]+)*)*$'))",
+    "spec.cache.from: each must be REGISTRY/REPOSITORY in lower case without tag and digest, for example registry.example.com/team/app/cache",
+);
+/// A scope becomes a part of tags.
+pub(crate) const CACHE_SCOPE: (&str, &str) = (
+    "self.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$')",
+    "spec.cache.scope: must be lower case letters, digits and -, and neither begin nor end with -, for example pr-17",
+);
+/// All stages or some.
+pub(crate) const NO_CACHE_ONCE: (&str, &str) = (
+    "!(has(self.noCache) && self.noCache && has(self.noCacheStages) && size(self.noCacheStages) > 0)",
+    "spec.cache: give either noCache: true (all stages) or noCacheStages (some), not both",
+);
 /// Names of arguments.
 pub(crate) const ARG_NAME: (&str, &str) = (
     "self.matches('^[A-Za-z_][A-Za-z0-9_]*$')",

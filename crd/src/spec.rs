@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{rules, status::ImageBuildStatus};
 
-pub use cache::Cache;
+pub use cache::{Cache, CacheMode};
 pub use debug::DebugOptions;
 pub use output::Output;
 pub use pods::{EnvVar, Pods, StagePods};

@@ -125,6 +125,17 @@ impl Registry {
         Ok(tags)
     }
 
+    /// Puts a manifest that was read before under another tag, whatever it was for.
+    pub async fn put(&self, repository: &str, tag: &str, manifest: &Manifest) -> Result<()> {
+        let put = self
+            .client
+            .put(format!("{}/v2/{repository}/manifests/{tag}", self.url))
+            .header(header::CONTENT_TYPE, &manifest.media_type)
+            .body(manifest.bytes.clone());
+        ok(put.send().await?).await?;
+        Ok(())
+    }
+
     /// Deletes a manifest by digest; `false` when there was none.
     pub async fn delete(&self, repository: &str, digest: &str) -> Result<bool> {
         let response = self

@@ -1,6 +1,7 @@
-//! Caches that outlive a store: `--cache-to` and `--cache-from`, in a directory or a registry.
+//! Caches that outlive a store. Those of stage pods, step by step in a registry, are in [`registry`]; here are `--cache-to`
+//! and `--cache-from`, in a directory or a registry.
 //!
-//! A cache is an OCI artifact: its config lists results by key, its layers are the layers of those results.
+//! Such a cache is an OCI artifact: its config lists results by key, its layers are the layers of those results.
 //! ```text
 //!  Recorder ◀── run_stage tells each result ── export ──▶ manifest{config: records, layers} ── import ──▶ StepCache
 //! ```
@@ -25,6 +26,12 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
+
+mod entry;
+mod registry;
+
+pub use entry::Entry;
+pub use registry::{Hit, Hits, Place, Places, RegistryCache};
 
 /// Media type of the list of results.
 const RECORDS_TYPE: &str = "application/vnd.slipway.cache.records.v1+json";
@@ -92,8 +99,11 @@ impl StepCache for Recorder {
         Box::pin(async { None })
     }
 
-    fn record(&self, key: &str, record: &StepRecord, root: &Root) {
-        lock(&self.0).insert(key.to_owned(), (record.clone(), root.clone()));
+    fn record(&self, keys: &[String], record: &StepRecord, root: &Root) {
+        let mut noted = lock(&self.0);
+        for key in keys {
+            noted.insert(key.clone(), (record.clone(), root.clone()));
+        }
     }
 }
 
@@ -258,6 +268,7 @@ impl StepCache for Imported {
     fn lookup<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Option<CachedStep>> {
         let found = self.records.get(key).map(|record| CachedStep {
             layer: Layer::remote(record.layer.clone(), self.blobs.clone()),
+            keys: vec![key.to_owned()],
             content_key: record.content_key.clone(),
             created: record.created,
         });

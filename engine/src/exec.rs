@@ -2,12 +2,15 @@
 //!
 //! ```text
 //!  base ─▶ Root ──step 1──▶ Root ──step 2──▶ … ─▶ StageResult
+//!             │ key by definition: known without looking at any file
 //!             │ key by content: parent, operation, digests of what it reads
 //!             ├─ in the store or a cache ─▶ its layer, no files touched
 //!             └─ else: overlay over the parent, run or copy, keep the upper directory ─▶ pack (in the background)
 //! ```
 //! The content key of a step is known once its inputs are there. Equal keys mean equal files, however they came to be:
-//! a stage that was rebuilt to the same files still gives hits to those that copy from it.
+//! a stage that was rebuilt to the same files still gives hits to those that copy from it. What a `RUN` makes is not
+//! decided by its key alone (it may look at a clock or a network), so the state after one that was executed has a key of
+//! its own: what was made upon another run of it is never put upon this one.
 
 use crate::{
     error::{BuildError, Place, Result},
@@ -21,7 +24,9 @@ use crate::{
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use slipway_plan::{BuildPlan, CopyOp, Op, Source, StageIndex, StagePlan, Step, protocol::FailureReason};
+use slipway_plan::{
+    BuildPlan, CopyOp, Op, RunKey, Source, StageIndex, StagePlan, Step, protocol::FailureReason,
+};
 use std::{
     collections::HashSet,
     path::PathBuf,
@@ -33,11 +38,13 @@ use tokio_util::sync::CancellationToken;
 
 mod files;
 mod key;
+mod lookup;
 mod pack;
 mod run;
 
 use files::{adopt_dir, adopt_root};
 pub(crate) use key::reads;
+use lookup::is_linked;
 pub use pack::{Packing, pack_layer};
 
 /// All that a stage needs to run. Shared by the stages of a build.
@@ -108,13 +115,14 @@ pub struct StageResult {
     pub cached: u32,
 }
 
-/// Runs a stage. `keys` are the keys by definition of its steps, as planning computed them, or empty: results are
-/// looked up and recorded under them too. With `packing`, its layers are packed while it runs.
+/// Runs a stage. `keys` are the keys by definition of its steps, as planning computed them
+/// ([`slipway_plan::keys::run_keys`]), or empty: results are looked up and recorded under them too. With `packing`, its
+/// layers are packed while it runs.
 pub async fn run_stage(
     environment: &Arc<Environment>,
     plan: &Arc<BuildPlan>,
     stage: StageIndex,
-    keys: &[Option<String>],
+    keys: &[Option<RunKey>],
     packing: Option<Packing>,
 ) -> Result<StageResult> {
     let mut runner = Runner {
@@ -125,6 +133,8 @@ pub async fn run_stage(
         sources: Sources::new(environment.clone(), plan.clone()),
         root: Root::default(),
         packing: Vec::new(),
+        chain: true,
+        last: None,
         executed: 0,
         cached: 0,
     };
@@ -139,6 +149,10 @@ struct Runner {
     root: Root,
     pack_as: Option<Packing>,
     packing: Vec<JoinHandle<Result<LayerDesc>>>,
+    /// Every step so far was found under its key by definition.
+    chain: bool,
+    /// The result of the last step.
+    last: Option<StepRecord>,
     executed: u32,
     cached: u32,
 }
@@ -186,7 +200,7 @@ impl Runner {
         }
     }
 
-    async fn run(&mut self, keys: &[Option<String>]) -> Result<StageResult> {
+    async fn run(&mut self, keys: &[Option<RunKey>]) -> Result<StageResult> {
         let plan = self.plan.clone();
         let stage = &plan.stages[self.index];
         let from = Place {
@@ -199,7 +213,7 @@ impl Runner {
         let base_layers = self.root.layers.len();
         // What is packed already, or will be by the stage that made it, costs nothing.
         for index in 0..base_layers {
-            self.pack(index);
+            self.pack(index, false);
         }
         for (index, step) in stage.steps.iter().enumerate() {
             if !step.makes_layer() {
@@ -209,11 +223,11 @@ impl Runner {
                 return Err(BuildError::cancelled());
             }
             let place = self.place(step);
-            let key = keys.get(index).and_then(Option::as_deref);
+            let key = keys.get(index).and_then(Option::as_ref);
             self.step(step, key, &place)
                 .await
                 .map_err(|error| error.at(&stage.name, &place))?;
-            self.pack(self.root.layers.len() - 1);
+            self.pack(self.root.layers.len() - 1, true);
         }
         let mut layers = Vec::new();
         for (index, task) in std::mem::take(&mut self.packing).into_iter().enumerate() {
@@ -297,10 +311,11 @@ impl Runner {
     }
 
     /// Packs a layer in the background, if layers are to be packed.
-    fn pack(&mut self, index: usize) {
-        let Some(packing) = self.pack_as.clone() else {
+    fn pack(&mut self, index: usize, own: bool) {
+        let Some(mut packing) = self.pack_as.clone() else {
             return;
         };
+        packing.force |= own && packing.portable;
         let environment = self.environment.clone();
         let layer = self.root.layers[index].clone();
         // A linked layer does not depend on what is below it.
@@ -321,16 +336,29 @@ impl Runner {
         }));
     }
 
-    async fn step(&mut self, step: &Step, key: Option<&str>, place: &Place) -> Result<()> {
+    async fn step(&mut self, step: &Step, key: Option<&RunKey>, place: &Place) -> Result<()> {
         let title = self.title(step.number, &step.display);
-        let content_key = self.content_key(step).await?;
-        let keys: Vec<String> = key
-            .map(ToOwned::to_owned)
-            .into_iter()
-            .chain([content_key.clone()])
-            .collect();
         let no_cache = self.stage().no_cache;
-        if !no_cache && self.take_cached(&keys, step).await? {
+        // What is known without a look at any file is asked for first: a stage that is read by cached steps alone is not
+        // even unpacked.
+        let quick = match key {
+            Some(key) => Some(key.key.as_str().to_owned()),
+            None => self.quick_key(step).await?,
+        };
+        // A key by definition speaks of what stood before it under such keys.
+        let usable = key.is_none_or(|key| key.usable && (self.chain || is_linked(step)));
+        let ask = quick.as_ref().filter(|_| usable && !no_cache);
+        if let Some(quick) = ask
+            && self.take_cached(std::slice::from_ref(quick), step).await?
+        {
+            self.environment.progress.cached(title);
+            return Ok(());
+        }
+        self.chain &= is_linked(step);
+        let content_key = self.content_key(step).await?;
+        let by_content = [content_key.clone()];
+        if !no_cache && self.take_cached(&by_content, step).await? {
+            self.record_also(quick.as_ref())?;
             self.environment.progress.cached(title);
             return Ok(());
         }
@@ -341,7 +369,7 @@ impl Runner {
                 .await
                 .map_err(join)??
         };
-        if !no_cache && self.take_cached(&keys, step).await? {
+        if !no_cache && self.take_stored(&by_content, step) {
             self.environment.progress.cached(title);
             return Ok(());
         }
@@ -359,102 +387,31 @@ impl Runner {
                 return Err(error);
             }
         };
-        // Run again against the cache, a step may leave other files under the same key: what comes after it must not be
-        // taken for what came after the old ones.
+        // Run again, a step may leave other files under the same key: what comes after it must not be taken for what came
+        // after the old ones.
         let again = self.environment.store.step(&content_key).is_some();
-        let content_key = if again {
+        let after = if again || matches!(step.op, Op::Run(_)) {
             hex::encode(Sha256::digest(format!("{content_key} {snapshot}")))
         } else {
-            content_key
+            content_key.clone()
         };
         let created = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_secs() as i64);
         let record = StepRecord {
             snapshot: snapshot.clone(),
-            content_key: content_key.clone(),
+            content_key: after,
             created,
+            keys: quick.into_iter().chain([content_key]).collect(),
         };
-        for key in &keys {
+        for key in &record.keys {
             self.environment.store.put_step(key, &record)?;
         }
         drop(guard);
         vertex.done();
         self.executed += 1;
-        self.push(Layer::local(snapshot, created), record, step, &keys);
+        self.push(Layer::local(snapshot, created), record, step);
         Ok(())
-    }
-
-    async fn take_cached(&mut self, keys: &[String], step: &Step) -> Result<bool> {
-        for key in keys {
-            if let Some(record) = self.environment.store.step(key) {
-                self.cached += 1;
-                self.push(
-                    Layer::local(record.snapshot.clone(), record.created),
-                    record,
-                    step,
-                    keys,
-                );
-                return Ok(true);
-            }
-        }
-        for cache in self.environment.caches.clone() {
-            for key in keys {
-                if let Some(found) = cache.lookup(key).await {
-                    let record = StepRecord {
-                        snapshot: found.layer.snapshot.clone(),
-                        content_key: found.content_key,
-                        created: found.created,
-                    };
-                    for key in keys {
-                        self.environment.store.put_step(key, &record)?;
-                    }
-                    self.cached += 1;
-                    self.push(found.layer, record, step, keys);
-                    return Ok(true);
-                }
-            }
-        }
-        Ok(false)
-    }
-
-    fn push(&mut self, layer: Layer, record: StepRecord, step: &Step, keys: &[String]) {
-        self.root.layers.push(Layer {
-            created: Some(record.created),
-            ..layer
-        });
-        for cache in &self.environment.caches {
-            for key in keys {
-                cache.record(key, &record, &self.root);
-            }
-        }
-        self.root.content_key = if is_linked(step) {
-            let both = format!("{} {}", self.root.content_key, record.content_key);
-            hex::encode(Sha256::digest(both))
-        } else {
-            record.content_key
-        };
-    }
-
-    /// The key by content of the state after a step.
-    async fn content_key(&mut self, step: &Step) -> Result<String> {
-        let inputs = self.sources.digests(&step.op).await?;
-        let mut hash = Sha256::new();
-        hash.update(b"slipway step 1\0");
-        // A linked copy makes the same layer on any parent.
-        let parent = if is_linked(step) {
-            ""
-        } else {
-            self.root.content_key.as_str()
-        };
-        hash.update(parent.as_bytes());
-        hash.update(b"\0");
-        hash.update(key::normalised(&step.op)?);
-        for input in inputs {
-            hash.update(b"\0");
-            hash.update(input.as_bytes());
-        }
-        Ok(hex::encode(hash.finalize()))
     }
 
     async fn execute(
@@ -479,8 +436,4 @@ impl Runner {
             }
         }
     }
-}
-
-fn is_linked(step: &Step) -> bool {
-    matches!(&step.op, Op::Copy(copy) if copy.link)
 }

@@ -34,6 +34,8 @@ pub trait Inputs: Send + Sync {
 pub struct CachedStep {
     /// The layer that it made.
     pub layer: Layer,
+    /// The keys that it was kept under, the one that it was found by among them.
+    pub keys: Vec<String>,
     /// Key by content of the state after it.
     pub content_key: String,
     /// When it ran, seconds since 1970.
@@ -45,8 +47,9 @@ pub trait StepCache: Send + Sync {
     /// The result under a key.
     fn lookup<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Option<CachedStep>>;
 
-    /// Takes note of a result, executed or found: `root` is the state after it, its layer the topmost one.
-    fn record(&self, key: &str, record: &StepRecord, root: &Root) {
-        let _ = (key, record, root);
+    /// Takes note of a result, executed or found, under all its keys: `root` is the state after it, its layer the topmost
+    /// one.
+    fn record(&self, keys: &[String], record: &StepRecord, root: &Root) {
+        let _ = (keys, record, root);
     }
 }

@@ -17,6 +17,7 @@ mod copy;
 pub mod driver;
 pub mod error;
 pub mod exec;
+pub mod explain;
 pub mod export;
 pub mod fetch;
 pub mod image;

@@ -109,7 +109,7 @@ impl Sources {
     }
 
     /// What was read of a root before is remembered by its content.
-    async fn digest(&mut self, source: &Source, request: &Request<'_>) -> Result<String> {
+    pub(crate) async fn digest(&mut self, source: &Source, request: &Request<'_>) -> Result<String> {
         let memo = match self.root(source).await? {
             Some(root) => Some(format!("{}\0{request:?}", root.content_key)),
             None => None,

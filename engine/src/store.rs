@@ -82,6 +82,9 @@ pub struct StepRecord {
     pub content_key: String,
     /// When it ran, seconds since 1970.
     pub created: i64,
+    /// All keys that it was recorded under.
+    #[serde(default)]
+    pub keys: Vec<String>,
 }
 
 /// An advisory lock, held until it is dropped; the kernel drops it when the process dies.
@@ -478,6 +481,7 @@ mod tests {
             snapshot: snapshot.clone(),
             content_key: "c".into(),
             created: 1,
+            keys: vec!["abcd".into()],
         };
         store.put_step("abcd", &record).unwrap();
         assert_eq!(store.step("abcd"), Some(record));

@@ -18,6 +18,8 @@ pub struct Valid {
     pub images: Vec<Reference>,
     /// Where plans and results are kept.
     pub cache_repository: Reference,
+    /// Further repositories to take results from.
+    pub cache_from: Vec<Reference>,
     /// Names of the stages that must be done before any tag is written.
     pub gates: Vec<String>,
     /// How long a run may take.
@@ -75,6 +77,15 @@ pub fn validate(spec: &ImageBuildSpec) -> Result<Valid, Invalid> {
     let cache_repository = cache
         .parse()
         .map_err(|error| Invalid(format!("spec.cache.repository: {cache}: {error}")))?;
+    let cache_from = spec
+        .cache
+        .from
+        .iter()
+        .map(|name| {
+            name.parse()
+                .map_err(|error| Invalid(format!("spec.cache.from: {name}: {error}")))
+        })
+        .collect::<Result<_, _>>()?;
     let timeout = duration("spec.timeout", &spec.timeout)?;
     let hold_failed = spec
         .debug
@@ -86,6 +97,7 @@ pub fn validate(spec: &ImageBuildSpec) -> Result<Valid, Invalid> {
         platforms,
         images,
         cache_repository,
+        cache_from,
         gates: spec.gates.clone(),
         timeout,
         hold_failed,
@@ -121,6 +133,15 @@ pub fn inputs(spec: &ImageBuildSpec) -> String {
         ttl_seconds_after_finished: _,
         suspend: _,
     } = spec;
+    let slipway_crd::Cache {
+        repository,
+        from: _,
+        mode: _,
+        scope,
+        no_cache,
+        no_cache_stages,
+    } = cache;
+    let cache = (repository, scope, no_cache, no_cache_stages);
     let inputs = serde_json::json!([
         source, dockerfile, target, gates, platforms, args, labels, secrets, cache, output
     ]);
@@ -150,7 +171,11 @@ mod tests {
             "r.example.com:5000/team/app"
         );
         assert_eq!(valid.timeout, Duration::from_hours(1));
-        let valid = validate(&spec(json!({"cache": {"repository": "r.example.com/cache"}}))).unwrap();
+        let valid = validate(&spec(json!({
+            "cache": {"repository": "r.example.com/cache", "from": ["r.example.com/main"]}
+        })))
+        .unwrap();
+        assert_eq!(valid.cache_from[0].without_tag_and_digest(), "r.example.com/main");
         assert_eq!(
             valid.cache_repository.without_tag_and_digest(),
             "r.example.com/cache"
@@ -186,6 +211,7 @@ mod tests {
             json!({"debug": {"holdFailed": "5m"}}),
             json!({"retryMemoryFactor": "2"}),
             json!({"pods": {"nodeSelector": {"a": "b"}}}),
+            json!({"cache": {"from": ["r.example.com/main"], "mode": "min"}}),
         ] {
             assert_eq!(inputs(&spec(change.clone())), plain, "{change}");
         }

@@ -2,21 +2,19 @@
 //! published one, secrets from mounted files.
 
 use crate::{
-    artifacts::{self, StoredPlan, stage_tag},
+    artifacts::{self, StoredPlan},
     pod::internal,
+    results::{self, Missing},
 };
 use futures::future::BoxFuture;
 use slipway_engine::{
-    BuildError, Inputs, Layer, LayerDesc, Progress, Result, Root,
-    context::Context,
-    images::{Images, RegistryBlobs},
+    BuildError, Inputs, Progress, Result, Root, cache::Place, context::Context, images::Images,
 };
-use slipway_oci::{Digest, ImageConfig, ImageManifest};
 use slipway_plan::{
     ImageSource, StageIndex,
     protocol::{FailureReason, SECRETS_DIR},
 };
-use slipway_registry::{Class, Manifest, Repository};
+use slipway_registry::Manifest;
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -28,13 +26,11 @@ use zeroize::Zeroizing;
 /// How often a waiting stage asks whether another one is done: often enough that nobody notices, seldom enough that a
 /// registry does not mind.
 const POLL: Duration = Duration::from_millis(200);
-/// A config larger than this is none.
-const CONFIG_LIMIT: u64 = 8 << 20;
 
 /// [`Inputs`] of a stage pod.
 pub(crate) struct PodInputs {
     pub(crate) stored: Arc<StoredPlan>,
-    pub(crate) repository: Repository,
+    pub(crate) place: Place,
     pub(crate) images: Images,
     pub(crate) progress: Progress,
     pub(crate) context_dir: PathBuf,
@@ -42,73 +38,56 @@ pub(crate) struct PodInputs {
 }
 
 impl PodInputs {
-    /// The manifest of another stage's result; waits until it is there. The operator stops this pod if that stage fails.
-    async fn wait(&self, stage: StageIndex) -> Result<Manifest> {
+    /// The manifest of another stage's result, and the content key of its root; waits until it is there. The operator stops
+    /// this pod if that stage fails.
+    async fn wait(&self, stage: StageIndex) -> Result<(Manifest, Option<String>)> {
         let scheduled = self
             .stored
             .schedule
             .stages
             .get(stage)
             .ok_or_else(|| internal(format!("the plan has no stage {stage}")))?;
+        let repository = &self.place.repository;
         if let Some(digest) = &scheduled.cached {
-            return Ok(self.repository.get_manifest(digest).await?);
+            let content_key = self.stored.roots.get(stage).cloned().flatten();
+            return Ok((repository.get_manifest(digest).await?, content_key));
         }
-        let tag = stage_tag(&scheduled.key);
         let mut waiting = None;
         loop {
-            match self.repository.get_manifest(tag.as_str()).await {
-                Ok(manifest) => {
+            match results::find(&self.place, &scheduled.key).await {
+                Ok(found) => {
                     if let Some(vertex) = waiting.take() {
                         slipway_engine::progress::Vertex::done(vertex);
                     }
-                    return Ok(manifest);
+                    let manifest = repository.get_manifest(&found.manifest).await?;
+                    return Ok((manifest, Some(found.content_key)));
                 }
-                Err(error) if error.class() == Class::NotFound => {
+                Err(Missing::Absent) => {
                     waiting.get_or_insert_with(|| {
                         self.progress
                             .start(format!("[internal] wait for stage {}", scheduled.name))
                     });
                     tokio::time::sleep(POLL).await;
                 }
-                Err(error) => return Err(error.into()),
+                Err(Missing::Broken(why)) => {
+                    return Err(BuildError::new(
+                        FailureReason::RegistryError,
+                        format!("the result of stage {} is damaged: {why}", scheduled.name),
+                    ));
+                }
+                Err(Missing::Unread(error)) => return Err(error.into()),
             }
         }
-    }
-
-    /// A stage's result as a root whose layers are fetched when somebody needs their files.
-    async fn root(&self, manifest: &Manifest) -> Result<Root> {
-        let document: ImageManifest = parse(&manifest.bytes, &manifest.digest)?;
-        let config_digest = digest_of(document.config())?;
-        let config: ImageConfig = parse(
-            &self.repository.read_blob(&config_digest, CONFIG_LIMIT).await?,
-            &config_digest,
-        )?;
-        if config.rootfs.diff_ids.len() != document.layers().len() {
-            return Err(broken(&manifest.digest, "its config does not list its layers"));
-        }
-        let blobs = Arc::new(RegistryBlobs(self.repository.clone()));
-        let layers = document
-            .layers()
-            .iter()
-            .zip(&config.rootfs.diff_ids)
-            .map(|(layer, diff_id)| {
-                let desc = LayerDesc {
-                    diff_id: diff_id.clone(),
-                    digest: digest_of(layer)?,
-                    size: layer.size(),
-                    media_type: layer.media_type().to_string(),
-                };
-                Ok(Layer::remote(desc, blobs.clone()))
-            });
-        Ok(Root::of_layers(layers.collect::<Result<_>>()?))
     }
 }
 
 impl Inputs for PodInputs {
     fn stage(&self, stage: StageIndex) -> BoxFuture<'_, Result<Root>> {
         Box::pin(async move {
-            let manifest = self.wait(stage).await?;
-            self.root(&manifest).await
+            let (manifest, content_key) = self.wait(stage).await?;
+            let repository = &self.place.repository;
+            let documents = results::documents(repository, &manifest).await?;
+            Ok(documents.root(repository, content_key.as_deref()))
         })
     }
 
@@ -131,7 +110,7 @@ impl Inputs for PodInputs {
                     .as_ref()
                     .ok_or_else(|| internal("a step reads the context, but the plan published none"))?;
                 let context =
-                    artifacts::open_context(&self.repository, digest, self.context_dir.clone()).await?;
+                    artifacts::open_context(&self.place.repository, digest, self.context_dir.clone()).await?;
                 Ok::<_, BuildError>(Arc::new(context) as Arc<dyn Context>)
             };
             self.context.get_or_try_init(open).await.cloned()
@@ -158,21 +137,4 @@ impl Inputs for PodInputs {
     fn ssh(&self, _id: &str) -> Result<Option<PathBuf>> {
         Ok(None)
     }
-}
-
-fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8], digest: &Digest) -> Result<T> {
-    serde_json::from_slice(bytes).map_err(|error| broken(digest, &error.to_string()))
-}
-
-fn digest_of(descriptor: &slipway_oci::Descriptor) -> Result<Digest> {
-    let text = descriptor.digest().to_string();
-    text.parse()
-        .map_err(|_| internal(format!("the digest {text:?} of a stage's result is not a digest")))
-}
-
-fn broken(digest: &Digest, why: &str) -> BuildError {
-    BuildError::new(
-        FailureReason::RegistryError,
-        format!("the stage result {digest} is damaged: {why}"),
-    )
 }

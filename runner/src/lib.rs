@@ -15,6 +15,7 @@ mod plan;
 mod pod;
 mod probe;
 mod proxies;
+mod results;
 mod source;
 mod stage;
 

@@ -1,14 +1,15 @@
 //! `slipway-runner plan`: source → Dockerfile → plan, keys, schedule; publishes what the stage pods need.
 
 use crate::{
-    artifacts::{self, StoredPlan, stage_tag},
+    artifacts::{self, StoredPlan},
     context::write_packs,
-    pod::{Pod, internal},
+    pod::Pod,
     source,
 };
-use futures::future::{join_all, try_join_all};
+use futures::future::join_all;
 use slipway_engine::{
     BuildError, Place, Result,
+    cache::RegistryCache,
     context::{Context, DirContext, resolve},
     images::Images,
     selection,
@@ -16,7 +17,10 @@ use slipway_engine::{
 use slipway_oci::{Digest, Platform};
 use slipway_plan::{
     BaseRequest, Bases, BuildPlan, Input, Keys, Outcome, PlanRequest, Source, StagePlan, Step,
-    protocol::{DockerfileFrom, FailureReason, SOURCE_DIR, Schedule, SourceFrom, TerminationMessage},
+    explain::explain,
+    protocol::{
+        DockerfileFrom, FailureReason, NoCache, SOURCE_DIR, Schedule, SourceFrom, TerminationMessage,
+    },
 };
 use std::{
     collections::{BTreeSet, HashMap},
@@ -24,6 +28,10 @@ use std::{
     path::{Path, PathBuf},
 };
 use tokio_util::sync::CancellationToken;
+
+mod have;
+
+use have::Have;
 
 /// A Dockerfile larger than this is not one.
 const DOCKERFILE_LIMIT: u64 = 4 << 20;
@@ -38,6 +46,7 @@ pub(crate) async fn run(_cancel: CancellationToken) -> Result<TerminationMessage
     let vertex = pod.progress.start(format!("[internal] plan {name}"));
     let parsed =
         slipway_dockerfile::parse(&name, &text).map_err(|errors| BuildError::dockerfile(errors, &text))?;
+    warn_of_unknown_stages(&pod, &parsed);
     let ignore = slipway_engine::context::ignore_file(&tree, &name)?;
     let mut request = PlanRequest::new(parsed, Platform::host());
     request.target.clone_from(&pod.request.target);
@@ -58,8 +67,45 @@ pub(crate) async fn run(_cancel: CancellationToken) -> Result<TerminationMessage
     let context = tree.ignoring(slipway_engine::context::matcher(&ignore)?);
     let contents = digests(&plan, &context)?;
     let keys = slipway_plan::keys(&plan, &|input| contents.get(input).cloned());
-    let schedule = schedule(&pod, &plan, &keys).await?;
-    publish(&pod, plan, keys, schedule, &context).await
+    one_result_each(&plan)?;
+    let cache = RegistryCache::new(pod.places(), pod.build_name(), false, pod.progress.clone());
+    let have = have::look(&pod, &cache, &plan, &keys, &images).await?;
+    let message = publish(&pod, plan, keys, have, &context).await?;
+    cache.finish().await;
+    Ok(message)
+}
+
+/// Two platforms cannot have the same result.
+fn one_result_each(plan: &BuildPlan) -> Result<()> {
+    let stages: BTreeSet<_> = plan.results.iter().map(|result| result.stage).collect();
+    if stages.len() == plan.results.len() {
+        return Ok(());
+    }
+    Err(BuildError::new(
+        FailureReason::DockerfileInvalid,
+        "the last stage is the same for several platforms (its FROM names a fixed --platform); build each platform \
+         with an ImageBuild of its own",
+    ))
+}
+
+/// Stages that the cache shall not be used for and that are not there: most likely misspelt.
+fn warn_of_unknown_stages(pod: &Pod, dockerfile: &slipway_dockerfile::Dockerfile) {
+    let NoCache::Stages(names) = &pod.request.no_cache else {
+        return;
+    };
+    for name in names {
+        let is_there = dockerfile.stages.iter().any(|stage| {
+            stage
+                .name
+                .as_deref()
+                .is_some_and(|own| own.eq_ignore_ascii_case(name))
+        });
+        if !is_there {
+            let detail =
+                format!("spec.cache.noCacheStages names {name:?}, and the Dockerfile has no such stage");
+            pod.progress.warn("UnknownStage", &detail, 0);
+        }
+    }
 }
 
 /// The source's files, nothing ignored yet.
@@ -189,88 +235,47 @@ fn place(plan: &BuildPlan, step: &Step) -> Place {
     }
 }
 
-/// The schedule, with the results that the cache repository has.
-async fn schedule(pod: &Pod, plan: &BuildPlan, keys: &Keys) -> Result<Schedule> {
-    let mut schedule = slipway_plan::schedule(plan, keys, &|_| None);
-    // A result's manifest holds the labels of the request, which its stage's key does not know.
-    for result in &plan.results {
-        let stage = &mut schedule.stages[result.stage];
-        let config = serde_json::to_string(&result.config).map_err(|error| internal(error.to_string()))?;
-        stage.key = Digest::of(format!("result\n{}\n{config}\n{:?}", stage.key, plan.epoch).as_bytes())
-            .hex()
-            .into();
-    }
-    let shared = plan.results.len()
-        != plan
-            .results
-            .iter()
-            .map(|result| result.stage)
-            .collect::<BTreeSet<_>>()
-            .len();
-    if shared {
-        return Err(BuildError::new(
-            FailureReason::DockerfileInvalid,
-            "the last stage is the same for several platforms (its FROM names a fixed --platform); build each platform \
-             with an ImageBuild of its own",
-        ));
-    }
-    let cache = pod.cache();
-    let probes =
-        schedule
-            .stages
-            .iter()
-            .zip(&plan.stages)
-            .zip(&keys.stages)
-            .map(|((scheduled, stage), keys)| {
-                let (cache, tag) = (&cache, stage_tag(&scheduled.key));
-                async move {
-                    if stage.no_cache || !keys.certain {
-                        return Ok(None);
-                    }
-                    Ok::<_, BuildError>(
-                        cache
-                            .head_manifest(tag.as_str())
-                            .await?
-                            .and_then(|found| found.digest),
-                    )
-                }
-            });
-    let found = try_join_all(probes).await?;
-    for (stage, cached) in schedule.stages.iter_mut().zip(found) {
-        stage.cached = cached;
-    }
-    Ok(schedule)
-}
-
 async fn publish(
     pod: &Pod,
     plan: BuildPlan,
     keys: Keys,
-    schedule: Schedule,
+    have: Have,
     context: &DirContext,
 ) -> Result<TerminationMessage> {
-    let cache = pod.cache();
+    let places = pod.places();
+    let place = places.own();
     let vertex = pod.progress.start("[internal] publish plan and context");
-    let mut outcome = Vec::new();
-    for result in &schedule.results {
-        outcome.push(schedule.stages[result.stage].cached.clone());
+    let schedule = have.schedule;
+    let outcome = schedule.results.iter();
+    let outcome: Vec<Digest> = outcome
+        .filter_map(|result| schedule.stages[result.stage].cached.clone())
+        .collect();
+    let build = pod.build_name();
+    let (context, before) = tokio::join!(
+        publish_needed(pod, &plan, &schedule, context),
+        artifacts::get_last_plan(place, &build)
+    );
+    let context = context?;
+    let before = before.as_ref().map(|before| (&before.plan, &before.keys));
+    let explanation = explain(&plan, &keys, &have.had, before);
+    for line in explanation.summary() {
+        vertex.line(&line);
     }
-    let context = match needed_paths(&plan, &schedule, context)? {
-        paths if paths.is_empty() && !reads_context(&plan) => None,
-        paths => Some(publish_context(pod, context, &paths).await?),
-    };
     let warnings = u32::try_from(plan.warnings.len()).unwrap_or(u32::MAX);
     let stored = StoredPlan {
         plan,
         keys,
         schedule,
         context,
+        names: have.names,
+        roots: have.roots,
+        steps: have.steps,
     };
-    let digest = artifacts::put_plan(&cache, &stored).await?;
+    let digest = artifacts::put_plan(place, &stored, &explanation, &pod.stamp(), &build).await?;
     // Results that need no pod are brought to the image's repositories here.
-    for manifest in outcome.into_iter().flatten() {
+    for manifest in outcome {
         for output in pod.output_repositories() {
-            slipway_registry::copy_image(&cache, &manifest, &output).await?;
+            slipway_registry::copy_image(&place.repository, &manifest, &output).await?;
         }
     }
     vertex.done();
@@ -303,8 +308,22 @@ fn needed_paths(plan: &BuildPlan, schedule: &Schedule, context: &dyn Context) ->
     Ok(paths)
 }
 
+/// Publishes what the stages that run read of the context; nothing if no stage reads it.
+async fn publish_needed(
+    pod: &Pod,
+    plan: &BuildPlan,
+    schedule: &Schedule,
+    context: &DirContext,
+) -> Result<Option<Digest>> {
+    let paths = needed_paths(plan, schedule, context)?;
+    if paths.is_empty() && !reads_context(plan) {
+        return Ok(None);
+    }
+    publish_context(pod, context, &paths).await.map(Some)
+}
+
 async fn publish_context(pod: &Pod, context: &DirContext, paths: &BTreeSet<PathBuf>) -> Result<Digest> {
     let (index, packs) = write_packs(context, &|path, _| paths.contains(path), &Pod::scratch("packs"))
         .map_err(|error| BuildError::io("pack the build context", error))?;
-    artifacts::put_context(&pod.cache(), &index, packs).await
+    artifacts::put_context(pod.places().own(), &index, packs, &pod.stamp()).await
 }

@@ -2,13 +2,14 @@
 
 use slipway_engine::{
     BuildError, Progress, Result, Store,
+    cache::Places,
     progress::{Plain, Sink},
 };
 use slipway_oci::Reference;
 use slipway_plan::protocol::{
     CREDENTIALS_DIR, FailureReason, REQUEST_DIR, REQUEST_FILE, RegistryHost, Request, STORE_DIR,
 };
-use slipway_registry::{Config, Credentials, HostConfig, Mirror, Registries, Repository};
+use slipway_registry::{Config, Credentials, HostConfig, Mirror, Registries, Repository, kept::Stamp};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -50,6 +51,23 @@ impl Pod {
     /// Where contexts, plans and stage results are.
     pub(crate) fn cache(&self) -> Repository {
         self.registries.repository(&self.request.cache_repository)
+    }
+
+    /// Where cached results are kept and read.
+    pub(crate) fn places(&self) -> Places {
+        let cache = &self.request.cache;
+        let from = cache.from.iter().map(|from| self.registries.repository(from));
+        Places::new(self.cache(), cache.scope.clone(), from.collect())
+    }
+
+    /// `namespace/name` of the ImageBuild.
+    pub(crate) fn build_name(&self) -> String {
+        format!("{}/{}", self.request.build.namespace, self.request.build.name)
+    }
+
+    /// For what this pod leaves in the registry.
+    pub(crate) fn stamp(&self) -> Stamp {
+        Stamp::now(self.build_name())
     }
 
     /// The repositories of the image's names other than the cache's, each once.

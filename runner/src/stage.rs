@@ -1,22 +1,20 @@
 //! `slipway-runner stage`: runs one stage of a plan and publishes its result as an image manifest.
 
 use crate::{
-    artifacts::{self, StoredPlan, stage_tag},
+    artifacts::{self, StoredPlan},
     hold,
     inputs::PodInputs,
     pod::{Pod, internal},
-    proxies,
+    proxies, results,
 };
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, try_join_all};
 use slipway_engine::{
-    Environment, Fetcher, Keep, Layer, LayerSink, Packing, Result, StageResult, Store,
-    export::push_layer,
-    image::{self, Image},
-    images::Images,
+    Environment, Fetcher, Keep, Layer, LayerSink, Packing, Result, StageResult, StepCache, Store,
+    cache::RegistryCache, export::push_layer, image::Image, images::Images,
 };
 use slipway_layer::Compression;
 use slipway_oci::Digest;
-use slipway_plan::{PlanResult, StageIndex, protocol::TerminationMessage};
+use slipway_plan::{BuildPlan, StageIndex, keys::run_keys, protocol::TerminationMessage};
 use slipway_registry::{BlobSource, PutOptions, Repository};
 use std::{
     collections::HashSet,
@@ -34,40 +32,25 @@ pub(crate) async fn run(
 ) -> Result<TerminationMessage> {
     let keep = keep.map(hold::Keeper::begin).transpose()?;
     let pod = Pod::open()?;
-    let repository = pod.cache();
-    let stored = Arc::new(artifacts::get_plan(&repository, &plan).await?);
+    let stored = Arc::new(artifacts::get_plan(&pod.cache(), &plan).await?);
     let index = stored
         .plan
         .stages
         .iter()
         .position(|candidate| candidate.id == stage)
         .ok_or_else(|| internal(format!("the plan has no stage {stage:?}")))?;
-    let environment = Arc::new(environment(&pod, &stored, keep, cancel)?);
-    let sink = Upload {
-        store: pod.store.clone(),
-        repository: pod.cache(),
-    };
-    let packing = Packing {
-        sink: Some(Arc::new(sink)),
-        // With SOURCE_DATE_EPOCH set, the same input gives the same digest on any node at any time.
-        clamp: stored.plan.epoch,
-        ..Packing::new(compression(&stored, index))
-    };
-    let keys: Vec<Option<String>> = stored.keys.stages[index]
-        .steps
-        .iter()
-        .map(|step| {
-            step.as_ref()
-                .filter(|step| step.inputs.certain)
-                .map(|step| step.key.as_str().to_owned())
-        })
-        .collect();
-    let mut plan = stored.plan.clone();
-    proxies::add(&mut plan.stages[index], &|name| std::env::var(name).ok());
-    let plan = Arc::new(plan);
-    let result = slipway_engine::run_stage(&environment, &plan, index, &keys, Some(packing)).await?;
-    let image = assemble(&stored, index, &result)?;
-    publish(&pod, &stored, index, &image).await?;
+    let cache = Arc::new(RegistryCache::new(
+        pod.places(),
+        pod.build_name(),
+        !pod.request.cache.result_only || results::is_in_image(&stored.plan, index),
+        pod.progress.clone(),
+    ));
+    cache.know(&stored.steps);
+    let environment = Arc::new(environment(&pod, &stored, keep, cache.clone(), cancel)?);
+    let result = execute(&environment, &stored, index, &cache, pod.cache()).await?;
+    let image = results::assemble(&stored.plan, index, result.root.layers.clone())?;
+    publish(&pod, &stored, index, &image, &result.root.content_key).await?;
+    cache.finish().await;
     pod.progress.finish();
     Ok(TerminationMessage::Finished {
         manifest: image.manifest_digest.clone(),
@@ -77,10 +60,43 @@ pub(crate) async fn run(
     })
 }
 
+/// Runs the stage; and again, with what was executed kept, when a layer from the cache turns out to be no good.
+async fn execute(
+    environment: &Arc<Environment>,
+    stored: &StoredPlan,
+    index: StageIndex,
+    cache: &Arc<RegistryCache>,
+    repository: Repository,
+) -> Result<StageResult> {
+    let packing = Packing {
+        sink: Some(Arc::new(Upload {
+            store: environment.store.clone(),
+            repository,
+            cache: cache.clone(),
+        })),
+        portable: true,
+        // With SOURCE_DATE_EPOCH set, the same input gives the same digest on any node at any time.
+        clamp: stored.plan.epoch,
+        ..Packing::new(compression(&stored.plan, index))
+    };
+    let keys = run_keys(&stored.plan, &stored.keys, index);
+    let mut plan = stored.plan.clone();
+    proxies::add(&mut plan.stages[index], &|name| std::env::var(name).ok());
+    let plan = Arc::new(plan);
+    loop {
+        match slipway_engine::run_stage(environment, &plan, index, &keys, Some(packing.clone())).await {
+            // Each time there is an entry less that is believed, so this comes to an end.
+            Err(error) if cache.disbelieve(&error) => {}
+            ended => return ended,
+        }
+    }
+}
+
 fn environment(
     pod: &Pod,
     stored: &Arc<StoredPlan>,
     keep: Option<hold::Keeper>,
+    cache: Arc<RegistryCache>,
     cancel: CancellationToken,
 ) -> Result<Environment> {
     Ok(Environment {
@@ -88,13 +104,13 @@ fn environment(
         progress: pod.progress.clone(),
         inputs: Arc::new(PodInputs {
             stored: stored.clone(),
-            repository: pod.cache(),
+            place: pod.places().own().clone(),
             images: Images::new(pod.registries.clone()),
             progress: pod.progress.clone(),
             context_dir: Pod::scratch("context"),
             context: OnceCell::new(),
         }),
-        caches: Vec::new(),
+        caches: vec![cache as Arc<dyn StepCache>],
         fetcher: Fetcher::new()?,
         cancel,
         emptied: Mutex::new(HashSet::new()),
@@ -102,60 +118,58 @@ fn environment(
     })
 }
 
-/// A result is read by clients of any age; what lies between is read by Slipway alone, and shall be fast.
-fn compression(stored: &StoredPlan, stage: StageIndex) -> Compression {
-    if result_of(stored, stage).is_some() {
+/// An image is read by clients of any age; what lies between is read by Slipway alone, and shall be fast.
+pub(crate) fn compression(plan: &BuildPlan, stage: StageIndex) -> Compression {
+    if results::is_in_image(plan, stage) {
         Compression::GZIP
     } else {
         Compression::Zstd(1)
     }
 }
 
-fn result_of(stored: &StoredPlan, stage: StageIndex) -> Option<&PlanResult> {
-    stored.plan.results.iter().find(|result| result.stage == stage)
-}
-
-/// Uploads each layer as soon as it is packed, while the next instruction runs.
+/// Uploads each layer as soon as it is packed, and keeps it in the cache, while the next instruction runs.
 struct Upload {
     store: Arc<Store>,
     repository: Repository,
+    cache: Arc<RegistryCache>,
 }
 
 impl LayerSink for Upload {
     fn layer<'a>(&'a self, layer: &'a Layer) -> BoxFuture<'a, Result<()>> {
-        Box::pin(push_layer(&self.store, &self.repository, layer))
+        Box::pin(async move {
+            push_layer(&self.store, &self.repository, layer).await?;
+            self.cache.uploaded(layer).await;
+            Ok(())
+        })
     }
 }
 
-/// Config and manifest of the stage's result.
-fn assemble(stored: &StoredPlan, index: StageIndex, result: &StageResult) -> Result<Image> {
-    let stage = &stored.plan.stages[index];
-    let target = match result_of(stored, index) {
-        Some(target) => target.clone(),
-        // What a stage between leaves is found by its key and read by other stages; its config is its own.
-        None => PlanResult {
-            platform: stage.platform.clone(),
-            stage: index,
-            config: stage.config.clone(),
-            base: None,
-        },
-    };
-    let layers = result.root.layers.clone();
-    let config = image::config(&stored.plan, &target, &layers, None);
-    image::assemble(
-        &target.platform,
-        &config,
-        layers,
-        false,
-        image::Annotations::new(),
-    )
+/// Puts a result into the cache repository, under the keys of the stage, and if it is an image, by digest into each of
+/// the image's repositories. Its layers are in the cache repository already.
+pub(crate) async fn publish(
+    pod: &Pod,
+    stored: &StoredPlan,
+    index: StageIndex,
+    image: &Image,
+    content_key: &str,
+) -> Result<()> {
+    let vertex = pod.progress.start("[internal] publish the stage's result");
+    put(pod, &stored.names[index], image, content_key).await?;
+    if stored.plan.results.iter().any(|result| result.stage == index) {
+        let cache = pod.cache();
+        for output in pod.output_repositories() {
+            slipway_registry::copy_image(&cache, &image.manifest_digest, &output).await?;
+        }
+    }
+    vertex.done();
+    Ok(())
 }
 
-/// The manifest under the stage's tag, and, for a result, by digest in each of the image's repositories.
-async fn publish(pod: &Pod, stored: &StoredPlan, index: StageIndex, image: &Image) -> Result<()> {
-    let vertex = pod.progress.start("[internal] publish the stage's result");
-    let repository = pod.cache();
-    repository
+/// Puts a result under these keys into the cache repository.
+pub(crate) async fn put(pod: &Pod, keys: &[String], image: &Image, content_key: &str) -> Result<()> {
+    let places = pod.places();
+    let own = places.own();
+    own.repository
         .put_blob(
             &image.config_digest,
             image.config.len() as u64,
@@ -163,17 +177,15 @@ async fn publish(pod: &Pod, stored: &StoredPlan, index: StageIndex, image: &Imag
             &PutOptions::default(),
         )
         .await?;
-    // Blobs first, the tag last: whoever waits for the tag finds all of it.
-    let tag = stage_tag(&stored.schedule.stages[index].key);
-    repository
-        .put_manifest(tag.as_str(), &image.media_type, image.manifest.clone())
+    // Blobs first, the tags last: whoever waits for a tag finds all of it.
+    own.repository
+        .put_manifest(&image.manifest_digest, &image.media_type, image.manifest.clone())
         .await?;
-    if result_of(stored, index).is_some() {
-        for output in pod.output_repositories() {
-            slipway_registry::copy_image(&repository, &image.manifest_digest, &output).await?;
-        }
-    }
-    vertex.done();
+    let (manifest, stamp) = (results::manifest_of(image), pod.stamp());
+    let puts = keys
+        .iter()
+        .map(|key| results::put(own, key, &manifest, content_key, &stamp));
+    try_join_all(puts).await?;
     Ok(())
 }
 

@@ -246,6 +246,69 @@ pub(crate) fn all() -> Vec<Case> {
             json!({"repository": "registry.example.com/team/cache:main"}),
             "spec.cache.repository: must be",
         ),
+        accept(
+            "everything about the cache",
+            "cache",
+            json!({
+                "repository": "registry.example.com/team/cache",
+                "from": ["registry.example.com:5000/team/main", "team/other"],
+                "mode": "min",
+                "scope": "pr-17",
+                "noCacheStages": ["build"],
+            }),
+        ),
+        accept(
+            "no cache at all",
+            "cache",
+            json!({"noCache": true, "noCacheStages": []}),
+        ),
+        accept(
+            "no cache for a stage",
+            "cache",
+            json!({"noCache": false, "noCacheStages": ["build"]}),
+        ),
+        refuse(
+            "no cache for all and for some",
+            "cache",
+            json!({"noCache": true, "noCacheStages": ["build"]}),
+            "spec.cache: give either noCache",
+        ),
+        refuse(
+            "a cache to read from with a tag",
+            "cache.from",
+            json!(["registry.example.com/team/cache:main"]),
+            "spec.cache.from: each must be",
+        ),
+        refuse_by_schema(
+            "nine caches",
+            "cache.from",
+            (0..9).map(|n| json!(format!("r.example.com/a{n}"))).collect(),
+            "spec.cache.from",
+        ),
+        refuse_by_schema(
+            "a cache twice",
+            "cache.from",
+            json!(["r.example.com/a", "r.example.com/a"]),
+            "Duplicate value",
+        ),
+        refuse(
+            "a scope with a slash",
+            "cache.scope",
+            json!("feature/x"),
+            "spec.cache.scope: must be",
+        ),
+        refuse_by_schema(
+            "a long scope",
+            "cache.scope",
+            json!("a".repeat(41)),
+            "spec.cache.scope",
+        ),
+        refuse_by_schema(
+            "a mode that is none",
+            "cache.mode",
+            json!("all"),
+            "spec.cache.mode",
+        ),
         // Arguments.
         accept(
             "arguments",

@@ -7,6 +7,7 @@ mod failures;
 mod graph;
 mod image;
 mod isolation;
+mod layer_cache;
 mod life;
 mod operator;
 mod secrets;

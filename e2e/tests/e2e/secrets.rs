@@ -44,17 +44,20 @@ fn clean_blob(place: &str, bytes: &[u8]) -> Result<()> {
 async fn clean_registry(s: &Scenario, name: &str) -> Result<usize> {
     let (registry, repository) = (s.cluster.registry()?, repository(s, name));
     let mut count = 0;
-    for tag in registry.tags(&repository).await? {
-        let Some(manifest) = registry.manifest(&repository, &tag).await? else {
+    let mut open = registry.tags(&repository).await?;
+    while let Some(name) = open.pop() {
+        let Some(manifest) = registry.manifest(&repository, &name).await? else {
             continue;
         };
-        clean(&tag, &manifest.bytes)?;
-        let layers = manifest.json["layers"].as_array().into_iter().flatten();
-        for descriptor in std::iter::once(&manifest.json["config"]).chain(layers) {
-            let digest = descriptor["digest"].as_str().unwrap_or_default();
+        clean(&name, &manifest.bytes)?;
+        let list = |field: &str| manifest.json[field].as_array().cloned().unwrap_or_default();
+        let digest = |descriptor: &Value| descriptor["digest"].as_str().unwrap_or_default().to_owned();
+        open.extend(list("manifests").iter().map(digest));
+        let config = manifest.json.get("config").cloned();
+        for digest in config.iter().chain(&list("layers")).map(digest) {
             clean_blob(
-                &format!("{tag} {digest}"),
-                &registry.blob(&repository, digest).await?,
+                &format!("{name} {digest}"),
+                &registry.blob(&repository, &digest).await?,
             )?;
             count += 1;
         }

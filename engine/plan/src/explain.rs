@@ -132,14 +132,13 @@ pub fn explain(
             } else if stage.no_cache {
                 vec![Why::NoCache]
             } else {
-                let partner = partners.as_ref().map(|partners| partners[at]);
-                let old = partner.map(|partner| partner.and_then(|at| old.as_ref()?.get(at)));
-                why(
-                    key,
-                    old.map(|old| old.map(|(_, _, key)| *key)),
-                    runs_before,
-                    fresh[index],
-                )
+                let partner = || Some(old.as_ref()?.get(partners.as_ref()?[at]?)?.2);
+                let old = match (&old, partner()) {
+                    (None, _) => Old::Unknown,
+                    (Some(_), None) => Old::Absent,
+                    (Some(_), Some(key)) => Old::Was(key),
+                };
+                why(key, old, runs_before, fresh[index])
             };
             runs_before |= !cached;
             StepExplanation {
@@ -165,14 +164,24 @@ pub fn explain(
     }
 }
 
-/// Why a step that is not cached runs. `old`: none if there is nothing to compare with, `Some(None)` if it is new.
-fn why(key: &StepKey, old: Option<Option<&StepKey>>, runs_before: bool, fresh: bool) -> Vec<Why> {
+/// What a step was in the build before.
+enum Old<'a> {
+    /// There is nothing to compare with.
+    Unknown,
+    /// It was not there.
+    Absent,
+    /// Its key.
+    Was(&'a StepKey),
+}
+
+/// Why a step that is not cached runs.
+fn why(key: &StepKey, old: Old<'_>, runs_before: bool, fresh: bool) -> Vec<Why> {
     let changes = match old {
-        None if runs_before => return vec![Why::Follows],
-        None if !key.inputs.certain => return vec![Why::Unknown],
-        None => return vec![Why::First],
-        Some(None) => return vec![Why::New],
-        Some(Some(old)) => key.inputs.changes(&old.inputs),
+        Old::Unknown if runs_before => return vec![Why::Follows],
+        Old::Unknown if !key.inputs.certain => return vec![Why::Unknown],
+        Old::Unknown => return vec![Why::First],
+        Old::Absent => return vec![Why::New],
+        Old::Was(old) => key.inputs.changes(&old.inputs),
     };
     let own: Vec<Why> = changes
         .iter()

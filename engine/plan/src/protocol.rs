@@ -56,6 +56,9 @@ pub struct Request {
     pub source: SourceFrom,
     /// Where contexts, plans, stage results and cache entries are kept.
     pub cache_repository: Reference,
+    /// Which of them are used and kept.
+    #[serde(default)]
+    pub cache: CacheRequest,
     /// What the finished image is to be called; blobs go to each of these repositories, tags are the operator's.
     pub outputs: Vec<Reference>,
     /// Per-host settings: mirrors, plain HTTP.
@@ -64,6 +67,21 @@ pub struct Request {
     /// Ignore cached results: all, or those of named stages.
     #[serde(default)]
     pub no_cache: NoCache,
+}
+
+/// Which cached results are used, and which new ones are kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CacheRequest {
+    /// Further repositories to take results from, in order; nothing is written there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub from: Vec<Reference>,
+    /// The name under which results are kept, apart from others. What is kept without a scope is read too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+    /// Keep only those steps whose layers are in the image.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub result_only: bool,
 }
 
 /// Which ImageBuild, at which generation.

@@ -18,6 +18,8 @@ pub struct Packing {
     pub compression: Compression,
     /// Give a base's layers this compression too.
     pub force: bool,
+    /// Give the layers of steps this compression also where a cache has them in another.
+    pub portable: bool,
     /// Docker's media types instead of OCI's.
     pub docker: bool,
     /// No time in new layers is later than this (`rewrite-timestamp`).
@@ -32,6 +34,7 @@ impl Packing {
         Self {
             compression,
             force: false,
+            portable: false,
             docker: false,
             clamp: None,
             sink: None,

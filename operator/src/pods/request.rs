@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ConfigMap;
-use slipway_crd::{DEFAULT_DOCKERFILE, ImageBuild, names};
+use slipway_crd::{CacheMode, DEFAULT_DOCKERFILE, ImageBuild, names};
 use slipway_plan::protocol::{
-    BuildName, DockerfileFrom, NoCache, REQUEST_FILE, RegistryHost, Request, SourceFrom,
+    BuildName, CacheRequest, DockerfileFrom, NoCache, REQUEST_FILE, RegistryHost, Request, SourceFrom,
 };
 
 use super::Maker;
@@ -42,12 +42,17 @@ pub fn request(build: &ImageBuild, valid: &Valid, args: &Args, registries: &[Reg
             SourceFrom::Empty
         },
         cache_repository: valid.cache_repository.clone(),
+        cache: CacheRequest {
+            from: valid.cache_from.clone(),
+            scope: spec.cache.scope.clone(),
+            result_only: spec.cache.mode == CacheMode::Min,
+        },
         outputs: valid.images.clone(),
         registries: registries.to_vec(),
-        no_cache: if spec.cache.no_cache {
-            NoCache::All
-        } else {
-            NoCache::No
+        no_cache: match (spec.cache.no_cache, spec.cache.no_cache_stages.as_slice()) {
+            (true, _) => NoCache::All,
+            (false, []) => NoCache::No,
+            (false, stages) => NoCache::Stages(stages.to_vec()),
         },
     }
 }

@@ -35,7 +35,7 @@ fn full() -> ImageBuild {
             "serviceAccountName": "builder",
             "imagePullSecrets": [{"name": "own-pull"}],
         },
-        "cache": {"noCache": true},
+        "cache": {"noCache": false, "noCacheStages": ["build"], "from": ["r.example.com/main"], "scope": "pr-1", "mode": "min"},
     });
     serde_json::from_value(build).unwrap()
 }
