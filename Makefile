@@ -1,4 +1,6 @@
 # The commands of the project; `make` lists them. Each does all that it needs: on Debian as root even the packages.
+# Cargo is always asked for the whole workspace, filtered by target: with `-p` it would choose other features for the
+# dependencies, and compile most of them (k8s-openapi takes minutes) once more.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -29,7 +31,7 @@ fmt: ## Check the formatting
 .PHONY: clippy
 clippy: ## Lints
 	@echo "== clippy"
-	cargo clippy --workspace --all-targets --quiet
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
 
 .PHONY: unit
 unit: ## Unit and property tests, doc tests
@@ -39,7 +41,7 @@ unit: ## Unit and property tests, doc tests
 .PHONY: doc
 doc: ## Build the API docs
 	@echo "== docs"
-	cargo doc --workspace --no-deps --quiet
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --quiet
 
 .PHONY: generate
 generate: ## Write the generated files anew (CRD)
@@ -51,20 +53,20 @@ test: packages check deny test-cluster ## All tests: check, cargo deny, API and 
 .PHONY: test-cluster
 test-cluster: install cli-debug
 	@echo "== API and end-to-end tests"
-	SLIPWAY_E2E=1 $(E2E) env cargo test -p slipway-crd -p slipway-e2e --quiet -- --test-threads=2
+	SLIPWAY_E2E=1 $(E2E) env cargo test --workspace --test api_server --test cluster --test e2e --quiet -- --test-threads=2
 
 .PHONY: e2e
 e2e: install cli-debug ## The end-to-end tests alone; SCENARIO=name for one
-	SLIPWAY_E2E=1 $(E2E) env cargo test -p slipway-e2e --test e2e -- $(SCENARIO)
+	SLIPWAY_E2E=1 $(E2E) env cargo test --workspace --test e2e -- $(SCENARIO)
 
 # The command line that the end-to-end tests run.
 .PHONY: cli-debug
 cli-debug:
-	cargo build --quiet -p slipway-cli
+	cargo build --quiet --workspace --bin slipway
 
 .PHONY: cli
 cli: ## Build the command line: slipway, and kubectl-slipway beside it
-	cargo build --release --quiet -p slipway-cli
+	cargo build --release --quiet --workspace --bin slipway
 	ln -sf slipway $(RELEASE)/kubectl-slipway
 	@echo "$(RELEASE)/slipway"
 	@echo "put it and kubectl-slipway into your PATH"
@@ -72,7 +74,7 @@ cli: ## Build the command line: slipway, and kubectl-slipway beside it
 .PHONY: e2e-bin
 e2e-bin:
 	@test -x $(E2E) || echo "== building slipway-e2e (minutes, the first time)"
-	@cargo build --quiet -p slipway-e2e
+	@cargo build --quiet --workspace --bin slipway-e2e
 
 .PHONY: packages
 packages: e2e-bin ## Say what this machine lacks; install it where that is possible (Debian, root)
@@ -81,7 +83,7 @@ packages: e2e-bin ## Say what this machine lacks; install it where that is possi
 .PHONY: binaries
 binaries:
 	@echo "== operator and runner"
-	cargo build --release --quiet -p slipway-operator -p slipway-runner
+	cargo build --release --quiet --workspace --bin slipway-operator --bin slipway-runner
 
 .PHONY: cluster-up
 cluster-up: packages ## Start the embedded Kubernetes cluster (builds its programs the first time)

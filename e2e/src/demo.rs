@@ -21,7 +21,7 @@ use crate::{cluster::Cluster, config::Spec, wait};
 const NAMESPACE: &str = "slipway-demo";
 const HELLO: &str = include_str!("../../examples/hello/hello.yaml");
 /// Longer than a cold pull of the base on a slow disk.
-const LIMIT: Duration = Duration::from_secs(300);
+const LIMIT: Duration = Duration::from_mins(5);
 
 /// Builds examples/hello, runs it, and measures what Slipway itself costs.
 pub async fn run() -> Result<()> {

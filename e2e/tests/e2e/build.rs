@@ -10,7 +10,7 @@ use slipway_crd::{FailureStatus, ImageBuild, Phase};
 use slipway_e2e::{scenario::Scenario, wait};
 
 /// No scenario's build takes longer, even when several run at once on two cores.
-pub(crate) const LIMIT: Duration = Duration::from_secs(240);
+pub(crate) const LIMIT: Duration = Duration::from_mins(4);
 
 /// A build of these files from a ConfigMap, pushed as `name:v1` of a repository of the test's own.
 pub(crate) struct Build<'a> {

@@ -11,26 +11,45 @@ use slipway_crd::Phase;
 use slipway_e2e::{
     install,
     scenario::{self, Scenario},
+    wait,
 };
 
-use crate::build::{Build, pods, reached, succeeded};
+use crate::build::{Build, LIMIT, pods, reached, succeeded};
 
 const DOCKERFILE: &str = "FROM debian:bookworm AS a\nARG SALT\nRUN echo $SALT > /a; sleep 2\n\
                           FROM debian:bookworm\nARG SALT\nRUN echo $SALT > /b; sleep 1\nCOPY --from=a /a /\n";
 
+fn operator_pods(s: &Scenario) -> Api<Pod> {
+    Api::namespaced(s.cluster.client.clone(), install::NAMESPACE)
+}
+
+async fn replicas(s: &Scenario) -> Result<Vec<String>> {
+    let selector = ListParams::default().labels("app.kubernetes.io/name=slipway-operator");
+    let pods = operator_pods(s).list(&selector).await?.items;
+    let names: Vec<_> = pods.into_iter().filter_map(|pod| pod.metadata.name).collect();
+    ensure!(!names.is_empty(), "no operator pod was found");
+    Ok(names)
+}
+
+/// What each replica answers at a path of its HTTP port; those that are gone or do not serve are left out.
+async fn answers(s: &Scenario, path: &str) -> Result<Vec<String>> {
+    let at = |pod: &String| {
+        format!(
+            "/api/v1/namespaces/{}/pods/{pod}:http/proxy{path}",
+            install::NAMESPACE
+        )
+    };
+    let names = replicas(s).await?;
+    Ok(names
+        .iter()
+        .filter_map(|pod| s.cluster.kubectl(&["get", "--raw", &at(pod)]).ok())
+        .collect())
+}
+
 /// Kills every replica of the operator at once, without grace: no leader is left to hand over.
 async fn kill_operator(s: &Scenario) -> Result<()> {
-    let all: Api<Pod> = Api::namespaced(s.cluster.client.clone(), install::NAMESPACE);
-    let selector = ListParams::default().labels("app.kubernetes.io/name=slipway-operator");
-    let names: Vec<_> = all
-        .list(&selector)
-        .await?
-        .items
-        .into_iter()
-        .filter_map(|pod| pod.metadata.name)
-        .collect();
-    ensure!(!names.is_empty(), "no operator pod was found");
-    for name in names {
+    let all = operator_pods(s);
+    for name in replicas(s).await? {
         all.delete(&name, &DeleteParams::default().grace_period(0))
             .await?;
     }
@@ -55,6 +74,27 @@ async fn operator_killed_in_each_phase_gives_the_same_digest() -> Result<()> {
             }
         }
         Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operator_endpoints_tell_readiness_and_numbers_in_the_cluster() -> Result<()> {
+    scenario::run("operator_endpoints", |s| async move {
+        let name = Build::new(&s, "counted", "FROM debian:bookworm\nRUN true\n")
+            .create()
+            .await?;
+        succeeded(&s, &name).await?;
+        // Another scenario may kill the operator meanwhile; a replica comes back within moments.
+        wait::until("one leader counts a finished build", LIMIT, || async {
+            let ready = answers(&s, "/readyz").await?;
+            let metrics = answers(&s, "/metrics").await?;
+            let leads = |text: &&String| text.lines().any(|line| line == "slipway_leader 1");
+            let leaders: Vec<_> = metrics.iter().filter(leads).collect();
+            let counts = |text: &&String| text.contains("slipway_builds_finished_total{");
+            Ok((!ready.is_empty() && leaders.len() == 1 && leaders.iter().any(counts)).then_some(()))
+        })
+        .await
     })
     .await
 }

@@ -14,7 +14,9 @@ const VALUE: &str = "sl1pway-e2e-Secret-Value-7f3a9c";
 
 /// The value as it is, in base64 and in hex.
 fn forms() -> [String; 3] {
-    let hex = VALUE.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let hex = VALUE
+        .bytes()
+        .fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
     // The end of base64 depends on what follows, so it is left out.
     let base64 = base64::engine::general_purpose::STANDARD_NO_PAD.encode(&VALUE[..30]);
     [VALUE.into(), base64, hex]
