@@ -17,13 +17,13 @@ mod status;
 
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 pub use spec::{
-    Arg, ArgSource, Cache, CacheMode, ConfigMapSource, DEFAULT_DOCKERFILE, DEFAULT_PLATFORM, DEFAULT_RETRIES,
-    DEFAULT_TIMEOUT, DebugOptions, Dockerfile, EnvVar, ImageBuild, ImageBuildSpec, KeyRef, KeyToPath,
-    NameRef, Output, Pods, Secret, Source, StagePods,
+    Arg, ArgSource, Cache, CacheMode, Concurrency, ConcurrencyPolicy, ConfigMapSource, DEFAULT_DOCKERFILE,
+    DEFAULT_PLATFORM, DEFAULT_RETRIES, DEFAULT_TIMEOUT, DebugOptions, Dockerfile, EnvVar, ImageBuild,
+    ImageBuildSpec, KeyRef, KeyToPath, NameRef, Output, Pods, Secret, Source, StagePods,
 };
 pub use status::{
-    FailureStatus, ImageBuildStatus, ImageStatus, Phase, PlanStatus, PlatformImage, Run, SharedWith,
-    StageState, StageStatus, StepCounts,
+    FailureStatus, ImageBuildStatus, ImageStatus, Phase, PlanStatus, PlatformImage, QueueStatus, Run,
+    SharedWith, StageState, StageStatus, StepCounts,
 };
 
 /// The CustomResourceDefinition, as the API server takes it.

@@ -18,12 +18,14 @@ pub const LABEL_PLATFORM: &str = "slipway.build/platform";
 /// Label: which attempt at its work a pod is, from 1.
 pub const LABEL_ATTEMPT: &str = "slipway.build/attempt";
 
+/// Annotation of an ImageBuild: stop what it is doing. A value that has not been seen before, best a sentence that says why,
+/// cancels the run that is under way or waits; it does nothing to a later one.
+pub const ANNOTATION_CANCEL: &str = "slipway.build/cancel";
+/// Annotation of an ImageBuild: build again. A value that has not been seen before, for instance the time, begins a run
+/// although nothing has changed.
+pub const ANNOTATION_REBUILD: &str = "slipway.build/rebuild";
+
 /// Label: what manages an object, with the value [`MANAGED_BY`].
 pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// Value of [`LABEL_MANAGED_BY`]: the operator watches the pods that have it.
 pub const MANAGED_BY: &str = "slipway";
-
-/// Annotation of an ImageBuild: set to a value that it has not had (a time, say), it stops the run that is on.
-pub const ANNOTATION_CANCEL: &str = "slipway.build/cancel";
-/// Annotation of an ImageBuild: set to a value that it has not had, it begins a run although nothing has changed.
-pub const ANNOTATION_REBUILD: &str = "slipway.build/rebuild";

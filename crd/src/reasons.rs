@@ -21,8 +21,12 @@ pub const FAILED: &str = "Failed";
 pub const SUSPENDED: &str = "Suspended";
 /// A newer generation took the place of a running one.
 pub const SUPERSEDED: &str = "Superseded";
-/// A stage was stopped because another one failed.
+/// The annotation `slipway.build/cancel` has stopped the build.
 pub const CANCELLED: &str = "Cancelled";
+/// A newer build of the concurrency group has taken the place of one that waited.
+pub const REPLACED: &str = "Replaced";
+/// The build waits for others to end: of its concurrency group, or because a limit of the chart is reached.
+pub const QUEUED: &str = "Queued";
 /// A pod waits for a node that can take it.
 pub const UNSCHEDULABLE: &str = "Unschedulable";
 /// The namespace's quota or an admission policy refuses a pod; the operator tries again.
@@ -43,6 +47,8 @@ pub const POD_LOST: &str = "PodLost";
 pub const RETRYING: &str = "Retrying";
 /// The build took longer than `spec.timeout`.
 pub const TIMED_OUT: &str = "TimedOut";
+/// The plan has more stages than a status can hold.
+pub const TOO_MANY_STAGES: &str = "TooManyStages";
 /// The spec says something that the schema's rules cannot see and that cannot be built.
 pub const SPEC_INVALID: &str = "SpecInvalid";
 /// A Secret, or a key of it, is not there.
@@ -73,6 +79,10 @@ pub const NOT_STALLED: &str = "NotStalled";
 pub const CREATED: &str = "Created";
 /// `status.reason`: the spec changed since the last run.
 pub const SPEC_CHANGED: &str = "SpecChanged";
+/// `status.reason`: the annotation `slipway.build/rebuild` got a new value.
+pub const REBUILD_REQUESTED: &str = "RebuildRequested";
+/// `status.reason`: `spec.suspend` is false again.
+pub const RESUMED: &str = "Resumed";
 /// `status.reason`: what was missing has appeared.
 pub const INPUT_APPEARED: &str = "InputAppeared";
 
@@ -88,5 +98,6 @@ pub const MADE_ROOM: &str = "MadeRoom";
 pub const STAGE_UNKNOWN: &str = "StageUnknown";
 /// Event: the plan is there.
 pub const PLANNED: &str = "Planned";
-/// Event: a finished ImageBuild was deleted as `spec.ttlSecondsAfterFinished` asks.
+/// Event: a finished ImageBuild was deleted as `spec.ttlSecondsAfterFinished` or a history limit of its concurrency group
+/// asks.
 pub const EXPIRED: &str = "Expired";

@@ -107,6 +107,11 @@ pub(crate) const ENV_NAME: (&str, &str) = (
     "self.matches('^[A-Za-z_][A-Za-z0-9_]*$')",
     "spec.pods.env[].name: must be the name of a variable: letters, digits and _, not beginning with a digit",
 );
+/// A group's name is fit for a label value.
+pub(crate) const CONCURRENCY_GROUP: (&str, &str) = (
+    "self.matches('^[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$')",
+    "spec.concurrency.group: must be letters, digits, -, _ and . and begin and end with a letter or digit, for example shop or feature-login",
+);
 /// Labels of pods that are ours.
 pub(crate) const POD_LABELS: (&str, &str) = (
     "self.all(key, !key.startsWith('slipway.build/') && !key.startsWith('app.kubernetes.io/'))",

@@ -10,6 +10,7 @@
 )]
 
 mod cache;
+mod concurrency;
 mod debug;
 mod output;
 mod pods;
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::{rules, status::ImageBuildStatus};
 
 pub use cache::{Cache, CacheMode};
+pub use concurrency::{Concurrency, ConcurrencyPolicy};
 pub use debug::DebugOptions;
 pub use output::Output;
 pub use pods::{EnvVar, Pods, StagePods};
@@ -194,6 +196,10 @@ pub struct ImageBuildSpec {
     /// Help in finding out why the build fails.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub debug: Option<DebugOptions>,
+
+    /// How this build goes together with others of its namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<Concurrency>,
 
     /// Delete this ImageBuild so many seconds after it ended; the image stays. Kept for ever when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 /// How far a build is, in one word for people. Programs use the conditions.
 #[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Phase {
-    /// Seen, not begun; or suspended.
+    /// Seen, not begun; in a queue, or suspended.
     #[default]
     Pending,
     /// The plan pod is at work.
@@ -27,6 +27,8 @@ pub enum Phase {
     Succeeded,
     /// It ended without an image.
     Failed,
+    /// It was stopped: by the annotation `slipway.build/cancel`, or because a newer build of its group took its place.
+    Cancelled,
 }
 
 impl Phase {
@@ -39,12 +41,13 @@ impl Phase {
             Self::Assembling => "Assembling",
             Self::Succeeded => "Succeeded",
             Self::Failed => "Failed",
+            Self::Cancelled => "Cancelled",
         }
     }
 
     /// Whether the run has ended.
     pub const fn is_final(self) -> bool {
-        matches!(self, Self::Succeeded | Self::Failed)
+        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
     }
 }
 
@@ -61,7 +64,7 @@ pub struct ImageBuildStatus {
     /// Stages done of those that the target needs, like `2/5`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<String>,
-    /// Why this run began: `Created`, `SpecChanged` or `InputAppeared`.
+    /// Why this run began, or is in the queue: `Created`, `SpecChanged`, `RebuildRequested`, `Resumed` or `InputAppeared`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// `Ready`, `Reconciling` and `Stalled` as kstatus has them, and one for each step of a build.
@@ -69,6 +72,15 @@ pub struct ImageBuildStatus {
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+    /// Its place among the builds that wait, while it waits for others to end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<QueueStatus>,
+    /// The value of the annotation `slipway.build/rebuild` that the newest run has honoured; another value builds again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rebuild: Option<String>,
+    /// The value of the annotation `slipway.build/cancel` that has been honoured; another value cancels again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancel: Option<String>,
     /// How many runs this ImageBuild has begun: the number of the newest, and the pods' label `slipway.build/run`.
     #[serde(default)]
     pub runs: i64,
@@ -89,6 +101,26 @@ pub struct ImageBuildStatus {
     /// Why there is no image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<FailureStatus>,
+}
+
+/// A build's place among those that wait.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct QueueStatus {
+    /// 1 for the one that is next. Exact for the first 20; those further back are told anew once a minute.
+    #[schemars(extend("format" = "int32"))]
+    pub position: u32,
+    /// The concurrency group that it waits for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// The chart's limit that it waits for: `limits.maxRunning` or `limits.maxRunningPerNamespace`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<String>,
+    /// Since when it waits.
+    pub since: Time,
+    /// What the order goes by: the resource version at which the run was asked for. Kept here so that another operator
+    /// finds the same order.
+    pub ticket: i64,
 }
 
 /// One run of a build, from its beginning to an image or a failure.
@@ -145,7 +177,7 @@ pub enum StageState {
     Skipped,
     /// It failed.
     Failed,
-    /// It was stopped because another stage failed.
+    /// It was stopped because another stage failed, or the build was cancelled.
     Cancelled,
 }
 

@@ -94,6 +94,20 @@ pub fn values(cluster: &Cluster, digest: &str) -> Result<Value> {
         "runner": {"image": image(images::RUNNER)?},
         // The weaker mode can be tried with the same scenarios: SLIPWAY_ISOLATION=Privileged.
         "isolation": {"mode": std::env::var("SLIPWAY_ISOLATION").unwrap_or_else(|_| "UserNamespace".into())},
+        // Scenarios that start more at once see them queue; the scenario `concurrency` looks for it.
+        "limits": {"maxRunning": 20, "maxRunningPerNamespace": 4},
+        // They hold in the namespaces of the scenario `policy` alone.
+        "policies": {
+            "appliesTo": ["e2e-policy-*"],
+            "allowedNamespaces": ["default", "e2e-*", "slipway*"],
+            "allowedOutputs": [format!("{}/e2e-policy-apps", cluster.registry)],
+            "allowedBases": [format!("{}/library/debian", cluster.registry), "docker.io/library/debian"],
+            "maxTimeout": "1h",
+            "maxResources": {"cpu": 4, "memory": "4Gi"},
+            "requiredGates": ["checked"],
+            "forcedLabels": {"org.opencontainers.image.vendor": "The platform team"},
+            "defaultCacheRepository": format!("{}/e2e-policy-cache/{{namespace}}", cluster.registry),
+        },
         "podAnnotations": {"slipway.build/image-digest": digest},
         "registries": [
             {"host": cluster.registry, "insecure": cluster.registry_url.starts_with("http://")},

@@ -115,8 +115,9 @@ impl Applier<'_> {
             what: what.to_owned(),
             why,
         };
-        let valid = validate::validate(&self.build.spec).map_err(|error| fault(error.to_string()))?;
-        let request = pods::request(self.build, &valid, self.args, &self.config.registries);
+        let valid = validate::validate(self.build, &self.config.policies)
+            .map_err(|error| fault(error.to_string()))?;
+        let request = pods::request(self.build, &valid, self.args, self.config);
         let map = pods::request_config_map(maker, &request).map_err(|error| fault(error.to_string()))?;
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace());
         let params = PatchParams::apply(names::FIELD_MANAGER).force();

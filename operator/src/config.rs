@@ -9,6 +9,11 @@ use k8s_openapi::{
 use serde::{Deserialize, Serialize};
 use slipway_plan::protocol::RegistryHost;
 
+use crate::{
+    peers::{self, Limits},
+    policy::Policies,
+};
+
 /// The command line; each flag has an environment variable.
 #[derive(Debug, Clone, clap::Parser)]
 #[command(
@@ -67,6 +72,15 @@ pub struct Config {
     /// What the operator does about caches in registries.
     #[serde(default)]
     pub cache: Cache,
+    /// How many builds may run at the same time.
+    #[serde(default)]
+    pub limits: Limits,
+    /// What the platform team wants of every build.
+    #[serde(default)]
+    pub policies: Policies,
+    /// The pods of builds that are over.
+    #[serde(default)]
+    pub finished_pods: FinishedPods,
 }
 
 /// What the operator does about caches in registries.
@@ -98,6 +112,25 @@ impl Prune {
         };
         least("interval", self.interval, 1)?;
         least("maxAge", self.max_age, 48)
+    }
+}
+
+/// How long the pods of builds that are over are kept, for their logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct FinishedPods {
+    /// Seconds after the end of the run.
+    pub keep_seconds: u32,
+    /// Of this many builds of each namespace, those that ended last.
+    pub keep_builds_per_namespace: u32,
+}
+
+impl Default for FinishedPods {
+    fn default() -> Self {
+        Self {
+            keep_seconds: 86_400,
+            keep_builds_per_namespace: 50,
+        }
     }
 }
 
@@ -185,6 +218,15 @@ impl Config {
         Ok(config)
     }
 
+    /// What the view of other builds depends on.
+    pub fn peers(&self) -> peers::Settings {
+        peers::Settings {
+            limits: self.limits,
+            keep_pods_of: self.finished_pods.keep_builds_per_namespace,
+            policies: self.policies.clone(),
+        }
+    }
+
     /// How long a pod that has its node may take to start.
     pub fn start_timeout(&self) -> Duration {
         Duration::from_secs(self.runner.start_timeout_seconds.into())
@@ -221,14 +263,18 @@ mod tests {
         let config = Config::parse("runner: {image: 'r.example.com/runner:1'}\n").unwrap();
         assert_eq!(config.runner.image_pull_policy, "IfNotPresent");
         assert_eq!(config.start_timeout(), Duration::from_mins(5));
+        assert!(!config.limits.any());
+        assert_eq!(config.finished_pods.keep_seconds, 24 * 3600);
     }
 
     #[test]
     fn everything_that_the_chart_can_say_is_understood() {
         let config = Config::parse(
-            "runner:\n  image: r\n  imagePullPolicy: Never\n  imagePullSecrets: [{name: pull}]\n  resources: {limits: {memory: 1Gi}}\n  maxRetryMemory: 8Gi\n  env: [{name: HTTPS_PROXY, value: 'http://proxy:3128'}]\n  nodeSelector: {a: b}\n  tolerations: [{operator: Exists}]\n  startTimeoutSeconds: 10\n  storeSizeLimit: 20Gi\nregistries:\n- host: docker.io\n  mirrors: [mirror.example.com]\n- host: registry.slipway.test:5000\n  insecure: true\nisolation: {mode: Privileged}\ncache: {prune: {interval: 24h, maxAge: 720h}}\n",
+            "runner:\n  image: r\n  imagePullPolicy: Never\n  imagePullSecrets: [{name: pull}]\n  resources: {limits: {memory: 1Gi}}\n  maxRetryMemory: 8Gi\n  env: [{name: HTTPS_PROXY, value: 'http://proxy:3128'}]\n  nodeSelector: {a: b}\n  tolerations: [{operator: Exists}]\n  startTimeoutSeconds: 10\n  storeSizeLimit: 20Gi\nregistries:\n- host: docker.io\n  mirrors: [mirror.example.com]\n- host: registry.slipway.test:5000\n  insecure: true\nisolation: {mode: Privileged}\ncache: {prune: {interval: 24h, maxAge: 720h}}\nlimits: {maxRunning: 20, maxRunningPerNamespace: 5}\nfinishedPods: {keepSeconds: 60, keepBuildsPerNamespace: 3}\npolicies: {appliesTo: [team-*], allowedBases: [docker.io/library], forcedLabels: {a: b}, defaultCacheRepository: 'r.example.com/cache/{namespace}'}\n",
         )
         .unwrap();
+        assert_eq!(config.peers().limits.max_running_per_namespace, 5);
+        assert_eq!(config.peers().keep_pods_of, 3);
         let prune = config.cache.prune.unwrap();
         assert_eq!(Duration::from(prune.max_age), Duration::from_hours(720));
         assert!(config.registries[1].insecure);

@@ -27,7 +27,7 @@ use crate::{
     memory::Memory,
     metrics::Metrics,
     observe,
-    peers::{Guarded, Peers},
+    peers::{Admission, Guarded, Peers},
     pod_store::{PodStore, PodsGone},
     prune,
     registry::{Connect, Registry},
@@ -93,7 +93,7 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send + Sync + 'static,
 ) {
     let (pods, pod_changes) = watch_pods(&client, namespace.as_deref());
-    let (peers, woken) = Peers::new();
+    let (peers, woken) = Peers::new(config.peers());
     let peers = Arc::new(peers);
     let (builds, build_changes) = watch_builds(&client, namespace.as_deref(), Arc::clone(&peers));
     let told = Told::start(recorder, Arc::clone(&metrics));
@@ -117,6 +117,7 @@ pub async fn run(
         context.client.clone(),
         Arc::clone(&context.connect),
         context.config.cache.prune,
+        context.config.policies.clone(),
     );
     let work = controller
         .run(reconcile, after_error, context)
@@ -289,12 +290,9 @@ impl Work<'_> {
             pods: _,
             connect: _,
         } = self.context;
-        if decide::wants_inputs(&self.build) {
-            let inputs = observe::inputs(client, &self.build)
-                .await
-                .map_err(|error| ReconcileError::Observe(Box::new(error)))?;
-            self.facts.missing = inputs.missing;
-            self.args = inputs.args;
+        if self.ask().await?.is_none() {
+            // Deleted meanwhile.
+            return Ok(Some(Requeue::await_change()));
         }
         if let Lookup::Done(schedule) = &self.facts.schedule {
             let wanted = decide::wanted_stages(&self.build, schedule);
@@ -310,6 +308,9 @@ impl Work<'_> {
             pods: &views,
             facts: &self.facts,
             start_timeout: config.start_timeout(),
+            keep_pods: Duration::from_secs(config.finished_pods.keep_seconds.into()),
+            keep_pods_of: config.finished_pods.keep_builds_per_namespace,
+            policies: &config.policies,
             now: Timestamp::now(),
         };
         let decision = decide::decide(&observed);
@@ -378,8 +379,47 @@ impl Work<'_> {
         ))
     }
 
+    /// Asks what the decision depends on: the other builds, Secrets and ConfigMaps. Nothing if the build is gone.
+    async fn ask(&mut self) -> Result<Option<()>, ReconcileError> {
+        let peers = &self.context.peers;
+        let status = self.build.status.as_ref();
+        if status.is_some_and(|status| status.phase.unwrap_or_default().is_final()) {
+            self.facts.peers.newer = peers.newer(&self.build);
+        }
+        // In a queue, what is missing is looked for once, when the build comes, and again when it is its turn: else a
+        // long queue would keep the API server busy.
+        let queued = status.is_some_and(|status| status.queue.is_some());
+        if queued && decide::wants_turn(&self.build, true) {
+            let Some(admission) = peers.may_begin(&self.build, Timestamp::now()) else {
+                return Ok(None);
+            };
+            let waits = admission != Admission::Go;
+            self.facts.peers.admission = Some(admission);
+            if waits {
+                return Ok(Some(()));
+            }
+        }
+        if decide::wants_inputs(&self.build) {
+            let inputs = observe::inputs(&self.context.client, &self.build)
+                .await
+                .map_err(|error| ReconcileError::Observe(Box::new(error)))?;
+            self.facts.missing = inputs.missing;
+            self.args = inputs.args;
+        }
+        if !queued && self.facts.missing.is_none() && decide::wants_turn(&self.build, false) {
+            let Some(admission) = peers.may_begin(&self.build, Timestamp::now()) else {
+                return Ok(None);
+            };
+            self.facts.peers.admission = Some(admission);
+        }
+        Ok(Some(()))
+    }
+
     async fn fetch_schedule(&mut self, plan: &Digest, run: i64) -> Result<(), ReconcileError> {
-        let result = match (self.registry().await?, validate::validate(&self.build.spec)) {
+        let result = match (
+            self.registry().await?,
+            validate::validate(&self.build, &self.context.config.policies),
+        ) {
             (Ok(registry), Ok(valid)) => assemble::schedule(&*registry, &valid.cache_repository, plan)
                 .await
                 .map(Arc::new),

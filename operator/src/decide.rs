@@ -3,17 +3,20 @@
 //! ```text
 //! ImageBuild, pods, facts, now ──decide──▶ actions, new status, turns (events), when to look again
 //!
-//!          begin ─▶ Planning ──Planned──▶ Running ──all results──▶ Assembling ──verified──▶ Succeeded
-//!                      │ StartPlan          │ StartStage              │ Publish
-//!                      └──────────────┬─────┴─────────────────────────┘
-//!                                     └──▶ Failed (every pod that is alive is deleted; the first failure is told)
+//! Pending ─begin─▶ Planning ──Planned──▶ Running ──all results──▶ Assembling ──verified──▶ Succeeded
+//!    │                │ StartPlan          │ StartStage              │ Publish
+//!    │                └──────────────┬─────┴─────────────────────────┘
+//!    │                               ├──▶ Failed (every pod that is alive is deleted; the first failure is told)
+//!    └───────────────────────────────┴──▶ Cancelled (by a person, or while it waits by a newer build of its group)
 //! ```
 //! A decision always starts at the beginning and re-checks everything; it never depends on why it was asked for. The
-//! files below it: `life` when a run begins, ends and is told; `plan` and `stages` what pods are needed; `told` the
-//! conditions.
+//! files below it: `life` when a run begins and ends; `queue` waiting for other builds, and cancellation; `plan` and
+//! `stages` what pods are needed; `rest` what happens when a run is over; `told` the conditions.
 
 mod life;
 mod plan;
+mod queue;
+mod rest;
 mod room;
 mod shared;
 mod stages;
@@ -28,10 +31,11 @@ use slipway_oci::Digest;
 use crate::{
     facts::{Facts, Publication},
     pod_view::PodView,
+    policy::Policies,
     validate,
 };
 
-pub use life::wants_inputs;
+pub use life::{Standing, standing, wants_inputs, wants_turn};
 pub use shared::wanted as wanted_stages;
 
 /// What is known.
@@ -45,6 +49,12 @@ pub struct Observed<'a> {
     pub facts: &'a Facts,
     /// How long a pod that has its node may take to start.
     pub start_timeout: Duration,
+    /// How long the pods of a finished run are kept.
+    pub keep_pods: Duration,
+    /// Of how many finished builds of a namespace the pods are kept.
+    pub keep_pods_of: u32,
+    /// What the platform team wants.
+    pub policies: &'a Policies,
     /// The time.
     pub now: Timestamp,
 }
@@ -211,7 +221,7 @@ impl<'a> Draft<'a> {
 
     /// The build proper, once a run is there and nothing speaks against it.
     fn build(&mut self) {
-        let valid = match validate::validate(&self.o.build.spec) {
+        let valid = match validate::validate(self.o.build, self.o.policies) {
             Ok(valid) => valid,
             Err(invalid) => {
                 return self.fail(

@@ -34,6 +34,7 @@ pub mod peers;
 pub mod pod_store;
 pub mod pod_view;
 pub mod pods;
+pub mod policy;
 mod prune;
 pub mod quantity;
 pub mod registry;

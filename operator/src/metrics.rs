@@ -15,6 +15,13 @@ pub struct PhaseLabel {
     phase: &'static str,
 }
 
+/// Label of the builds that wait for others.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct QueueLabel {
+    /// `group`, or the limit of the chart.
+    behind: String,
+}
+
 /// Label of the runs that ended.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ReasonLabel {
@@ -31,14 +38,23 @@ pub struct ErrorLabel {
 pub struct Metrics {
     registry: Registry,
     builds: Family<PhaseLabel, Gauge>,
+    queued: Family<QueueLabel, Gauge>,
     finished: Family<ReasonLabel, Counter>,
+    queue_seconds: Histogram,
     build_seconds: Histogram,
     stage_seconds: Histogram,
     reconcile_seconds: Histogram,
     errors: Family<ErrorLabel, Counter>,
     working: Gauge,
     leader: Gauge,
-    phases: Mutex<BTreeMap<String, Phase>>,
+    seen: Mutex<BTreeMap<String, Seen>>,
+}
+
+/// What a build is counted as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Seen {
+    phase: Phase,
+    queue: Option<String>,
 }
 
 impl Default for Metrics {
@@ -46,7 +62,11 @@ impl Default for Metrics {
         let mut metrics = Self {
             registry: Registry::with_prefix("slipway"),
             builds: Family::default(),
+            queued: Family::default(),
             finished: Family::default(),
+            queue_seconds: Histogram::new([
+                1.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 21_600.0,
+            ]),
             build_seconds: Histogram::new([
                 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0,
             ]),
@@ -59,10 +79,20 @@ impl Default for Metrics {
             errors: Family::default(),
             working: Gauge::default(),
             leader: Gauge::default(),
-            phases: Mutex::default(),
+            seen: Mutex::default(),
         };
         let registry = &mut metrics.registry;
         registry.register("builds", "ImageBuilds by phase", metrics.builds.clone());
+        registry.register(
+            "builds_queued",
+            "ImageBuilds that wait for others, by what they wait for: group, or a limit of the chart",
+            metrics.queued.clone(),
+        );
+        registry.register(
+            "queue_seconds",
+            "Seconds that builds waited for others before they began",
+            metrics.queue_seconds.clone(),
+        );
         registry.register(
             "builds_finished",
             "Runs that ended, by the reason of their Ready condition",
@@ -129,14 +159,21 @@ impl Metrics {
     pub fn leads(&self, leads: bool) {
         self.leader.set(i64::from(leads));
         if !leads {
-            self.phases.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            self.seen.lock().unwrap_or_else(PoisonError::into_inner).clear();
             self.builds.clear();
+            self.queued.clear();
         }
     }
 
     /// A status has been written in place of another.
     pub fn wrote(&self, uid: &str, old: Option<&ImageBuildStatus>, new: &ImageBuildStatus) {
-        self.count(uid, new.phase.unwrap_or_default());
+        self.count(uid, new);
+        if let (Some(queue), Some(run)) = (old.and_then(|old| old.queue.as_ref()), &new.run)
+            && new.phase != Some(Phase::Cancelled)
+        {
+            self.queue_seconds
+                .observe(seconds(run.started_at.0.duration_since(queue.since.0)));
+        }
         let was_final = old.is_some_and(|old| old.phase.unwrap_or_default().is_final() && old.run == new.run);
         if let Some(run) = new
             .run
@@ -150,7 +187,7 @@ impl Metrics {
                     reason: reason.unwrap_or_default(),
                 })
                 .inc();
-            if let Some(ended) = &run.finished_at {
+            if let (Some(ended), true) = (&run.finished_at, new.phase != Some(Phase::Cancelled)) {
                 self.build_seconds
                     .observe(seconds(ended.0.duration_since(run.started_at.0)));
             }
@@ -166,37 +203,40 @@ impl Metrics {
         }
     }
 
-    /// The phase of a build that was seen.
-    pub fn count(&self, uid: &str, phase: Phase) {
-        let mut phases = self.phases.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = phases.insert(uid.to_owned(), phase);
-        if before != Some(phase) {
-            self.builds
-                .get_or_create(&PhaseLabel {
-                    phase: phase.as_str(),
-                })
-                .inc();
+    /// A build that was seen.
+    pub fn count(&self, uid: &str, status: &ImageBuildStatus) {
+        let now = Seen {
+            phase: status.phase.unwrap_or_default(),
+            queue: status
+                .queue
+                .as_ref()
+                .map(|queue| queue.limit.clone().unwrap_or_else(|| "group".to_owned())),
+        };
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = seen.insert(uid.to_owned(), now.clone());
+        if before.as_ref() != Some(&now) {
+            self.add(&now, 1);
             if let Some(before) = before {
-                self.builds
-                    .get_or_create(&PhaseLabel {
-                        phase: before.as_str(),
-                    })
-                    .dec();
+                self.add(&before, -1);
             }
+        }
+    }
+
+    fn add(&self, seen: &Seen, one: i64) {
+        let phase = seen.phase.as_str();
+        self.builds.get_or_create(&PhaseLabel { phase }).inc_by(one);
+        if let Some(behind) = seen.queue.clone() {
+            self.queued.get_or_create(&QueueLabel { behind }).inc_by(one);
         }
     }
 
     /// Forgets the builds that are not in `uids`.
     pub fn keep_only(&self, uids: &std::collections::HashSet<String>) {
-        let mut phases = self.phases.lock().unwrap_or_else(PoisonError::into_inner);
-        phases.retain(|uid, phase| {
+        let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|uid, seen| {
             let stays = uids.contains(uid);
             if !stays {
-                self.builds
-                    .get_or_create(&PhaseLabel {
-                        phase: phase.as_str(),
-                    })
-                    .dec();
+                self.add(seen, -1);
             }
             stays
         });
@@ -242,5 +282,32 @@ mod tests {
         );
         metrics.keep_only(&std::collections::HashSet::new());
         assert!(metrics.text().contains("slipway_builds{phase=\"Failed\"} 0"));
+    }
+
+    #[test]
+    fn a_queue_is_counted_by_what_it_waits_for_and_its_wait_when_it_ends() {
+        let metrics = Metrics::default();
+        let mut queued = fixtures::status(Phase::Pending);
+        queued.run = None;
+        queued.queue = Some(slipway_crd::QueueStatus {
+            position: 1,
+            group: None,
+            limit: Some("limits.maxRunning".into()),
+            since: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(fixtures::at(-90)),
+            ticket: 1,
+        });
+        metrics.wrote("u", None, &queued);
+        let text = metrics.text();
+        assert!(
+            text.contains("slipway_builds_queued{behind=\"limits.maxRunning\"} 1"),
+            "{text}"
+        );
+        metrics.wrote("u", Some(&queued), &fixtures::status(Phase::Planning));
+        let text = metrics.text();
+        assert!(
+            text.contains("slipway_builds_queued{behind=\"limits.maxRunning\"} 0"),
+            "{text}"
+        );
+        assert!(text.contains("slipway_queue_seconds_sum 90"), "{text}");
     }
 }

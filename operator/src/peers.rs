@@ -1,35 +1,40 @@
 //! The other ImageBuilds, as far as a decision about one of them needs them.
 //!
 //! ```text
-//! watch of ImageBuilds ──see──▶ ┌───────┐ ──claim_stages──▶ facts.peers ──▶ decide
+//! watch of ImageBuilds ──see──▶ ┌───────┐ ──may_begin, newer, claim_stages──▶ facts.peers ──▶ decide
 //! status just written ─wrote──▶ │ Peers │
 //!                               └───────┘ ──wakes──▶ reconciles of the builds that waited for what has changed
 //! ```
-//! A change costs what has changed, however many builds there are: nothing here walks over all of them. A build that waits
-//! for another is woken when that one changes; nobody polls.
+//! A build that waits for another is woken when that one changes; nobody polls. A change costs what it concerns: the
+//! builds that run or wait when one of them begins or ends, and never those that are over.
 //!
 //! All of it may be lost: an operator that starts learns it anew from the statuses of the first list, before the first
 //! decision (the controller holds every reconcile back until its store is complete).
 
+mod admit;
+mod index;
 mod stages;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use jiff::Timestamp;
 use kube::{
     ResourceExt as _,
     core::DeserializeGuard,
     runtime::{reflector::ObjectRef, watcher},
 };
-use slipway_crd::{ImageBuild, ImageBuildStatus};
+use slipway_crd::ImageBuild;
 
-use crate::{memory::version, validate};
+use crate::policy::Policies;
 
+pub use admit::{Admission, Behind, Limits, Waiting};
+use admit::{Candidate, admit};
+use index::Index;
 pub use stages::SharedStage;
-use stages::{Claims, Place, Told};
 
 /// An ImageBuild that may not be what the CRD says.
 pub type Guarded = DeserializeGuard<ImageBuild>;
@@ -37,8 +42,32 @@ pub type Guarded = DeserializeGuard<ImageBuild>;
 /// What a decision knows of the other builds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Others {
+    /// Whether the build may begin; asked only when it wants to. Nothing holds it back when nobody was asked.
+    pub admission: Option<Admission>,
+    /// How many have ended since this one did; asked only when it has ended.
+    pub newer: Newer,
     /// By key: the stages that another build makes, or has just made, and this one needs.
     pub stages: BTreeMap<String, SharedStage>,
+}
+
+/// How many builds have ended since one did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Newer {
+    /// Of its concurrency group, with the same outcome: an image, or none.
+    pub in_group: u32,
+    /// Of its namespace.
+    pub in_namespace: u32,
+}
+
+/// What of the settings this depends on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// How many builds may run.
+    pub limits: Limits,
+    /// Of how many finished builds of a namespace the pods are kept.
+    pub keep_pods_of: u32,
+    /// Where results are kept.
+    pub policies: Policies,
 }
 
 /// All ImageBuilds.
@@ -47,26 +76,11 @@ pub struct Peers {
     wakes: UnboundedSender<ObjectRef<Guarded>>,
 }
 
-#[derive(Default)]
-struct Index {
-    builds: HashMap<String, Peer>,
-    claims: Claims,
-    /// While the watch lists anew: those that it has listed.
-    listed: Option<HashSet<String>>,
-}
-
-/// What is kept of a build.
-struct Peer {
-    version: u128,
-    namespace: String,
-    name: String,
-}
-
 impl Peers {
     /// Knows of none yet. The stream gives the builds that are to be looked at again.
-    pub fn new() -> (Self, UnboundedReceiver<ObjectRef<Guarded>>) {
+    pub fn new(settings: Settings) -> (Self, UnboundedReceiver<ObjectRef<Guarded>>) {
         let (wakes, woken) = unbounded();
-        let index = Mutex::default();
+        let index = Mutex::new(Index::new(settings));
         (Self { index, wakes }, woken)
     }
 
@@ -77,42 +91,44 @@ impl Peers {
     /// Learns what the watch shows.
     pub fn see(&self, event: &watcher::Event<Guarded>) {
         let mut index = self.lock();
-        let woken = match event {
-            watcher::Event::Init => {
-                index.listed = Some(HashSet::new());
-                return;
-            }
+        match event {
+            watcher::Event::Init => index.list_begins(),
             watcher::Event::InitApply(build) => {
-                let uid = build.uid().unwrap_or_default();
-                if let Some(listed) = &mut index.listed {
-                    listed.insert(uid);
-                }
-                index.seen(build)
+                index.listed(&build.uid().unwrap_or_default());
+                see_one(&mut index, build);
             }
-            watcher::Event::Apply(build) => index.seen(build),
+            watcher::Event::InitDone => index.list_ends(),
+            watcher::Event::Apply(build) => see_one(&mut index, build),
             watcher::Event::Delete(build) => index.gone(&build.uid().unwrap_or_default()),
-            watcher::Event::InitDone => {
-                let Some(listed) = index.listed.take() else { return };
-                let gone: Vec<String> = index
-                    .builds
-                    .keys()
-                    .filter(|uid| !listed.contains(*uid))
-                    .cloned()
-                    .collect();
-                gone.iter().flat_map(|uid| index.gone(uid)).collect()
-            }
-        };
-        self.wake(&index, woken);
+        }
+        self.wake(&mut index);
     }
 
     /// Learns a status that was just written, before the watch shows it.
     pub fn wrote(&self, build: &ImageBuild) {
         let mut index = self.lock();
-        // A build that is not known has been deleted meanwhile: the watch tells of each before its first reconcile.
-        if index.builds.contains_key(&build.uid().unwrap_or_default()) {
-            let woken = index.update(build);
-            self.wake(&index, woken);
+        if index.knows(build) {
+            index.update(build);
+            self.wake(&mut index);
         }
+    }
+
+    /// Whether a build that wants to begin may. Its place is taken with the answer: of two that ask at the same moment the
+    /// second is told so. Nothing of a build that is not known, or not any more.
+    pub fn may_begin(&self, build: &ImageBuild, now: Timestamp) -> Option<Admission> {
+        let mut index = self.lock();
+        if !index.knows(build) {
+            return None;
+        }
+        index.update(build);
+        let admission = index.may_begin(&build.uid().unwrap_or_default(), now);
+        self.wake(&mut index);
+        admission
+    }
+
+    /// How many builds have ended since this one.
+    pub fn newer(&self, build: &ImageBuild) -> Newer {
+        self.lock().newer(&build.uid().unwrap_or_default())
     }
 
     /// Claims stages of a running build, by id and key: each is then this build's to make. Gives those that another build
@@ -126,82 +142,28 @@ impl Peers {
         build: &ImageBuild,
         stages: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> BTreeMap<String, SharedStage> {
-        let uid = build.uid().unwrap_or_default();
         let mut index = self.lock();
-        match place(build) {
-            Some(place) if index.builds.contains_key(&uid) => {
-                let run = build.status.as_ref().map_or(0, |status| status.runs);
-                index.claims.claim(&uid, &build.name_any(), run, &place, stages)
-            }
-            _ => BTreeMap::new(),
+        if index.knows(build) {
+            index.claim_stages(build, stages)
+        } else {
+            BTreeMap::new()
         }
     }
 
-    fn wake(&self, index: &Index, uids: impl IntoIterator<Item = String>) {
-        for peer in uids.into_iter().filter_map(|uid| index.builds.get(&uid)) {
+    fn wake(&self, index: &mut Index) {
+        for name in index.woken() {
             // Nobody listens any more: the controller has ended.
-            let _ = self
-                .wakes
-                .unbounded_send(ObjectRef::new(&peer.name).within(&peer.namespace));
+            let _ = self.wakes.unbounded_send(name);
         }
     }
 }
 
-impl Index {
-    fn seen(&mut self, build: &Guarded) -> Vec<String> {
-        match &build.0 {
-            Ok(build) => self.update(build),
-            // Left alone until it changes; whoever waits for it must not.
-            Err(_) => self.gone(&build.uid().unwrap_or_default()),
-        }
+fn see_one(index: &mut Index, build: &Guarded) {
+    match &build.0 {
+        Ok(build) => index.update(build),
+        // Left alone until it changes; whoever waits for it must not.
+        Err(_) => index.gone(&build.uid().unwrap_or_default()),
     }
-
-    /// Gives those to be woken.
-    fn update(&mut self, build: &ImageBuild) -> Vec<String> {
-        let uid = build.uid().unwrap_or_default();
-        let version = version(build);
-        if self.builds.get(&uid).is_some_and(|known| known.version > version) {
-            return Vec::new();
-        }
-        let peer = Peer {
-            version,
-            namespace: build.namespace().unwrap_or_default(),
-            name: build.name_any(),
-        };
-        self.builds.insert(uid.clone(), peer);
-        let nothing = ImageBuildStatus::default();
-        let status = build.status.as_ref().unwrap_or(&nothing);
-        let told = Told {
-            uid: &uid,
-            name: &build.name_any(),
-            run: status.runs,
-            running: is_running(status),
-            rows: &status.stages,
-        };
-        match place(build) {
-            Some(place) => self.claims.tell(&told, &place),
-            None => Vec::new(),
-        }
-    }
-
-    /// Gives those to be woken.
-    fn gone(&mut self, uid: &str) -> Vec<String> {
-        self.builds.remove(uid);
-        self.claims.leave(uid)
-    }
-}
-
-/// Whether a run is under way.
-fn is_running(status: &ImageBuildStatus) -> bool {
-    status.run.is_some() && !status.phase.unwrap_or_default().is_final()
-}
-
-/// Where equal keys mean the same result that both can read.
-fn place(build: &ImageBuild) -> Option<Place> {
-    Some(Place {
-        namespace: build.namespace().unwrap_or_default(),
-        repository: validate::cache_repository(&build.spec)?,
-    })
 }
 
 #[cfg(test)]

@@ -396,6 +396,7 @@ pub const fn is_transient(reason: FailureReason) -> bool {
         FailureReason::DockerfileInvalid
         | FailureReason::FileNotFound
         | FailureReason::ImageNotFound
+        | FailureReason::PolicyViolation
         | FailureReason::RegistryUnauthorized
         | FailureReason::StepFailed
         | FailureReason::SecretNotFound

@@ -148,7 +148,7 @@ impl Maker<'_> {
         let metadata = self.metadata(name, labels);
         let mut pod = self.pod(metadata, &stage.platform, args, settings, volumes);
         // One that does not parse has been refused before any pod was made.
-        let valid = validate::validate(&self.build.spec).ok();
+        let valid = validate::validate(self.build, &self.config.policies).ok();
         if let Some(time) = valid.and_then(|valid| valid.hold_failed) {
             hold::add(&mut pod, time, attempt > self.build.spec.retries);
         }

@@ -13,6 +13,7 @@ use crate::{
     facts::Fault,
     observe,
     peers::Guarded,
+    policy::Policies,
     registry::{Connect, Registry},
     validate,
 };
@@ -28,6 +29,7 @@ pub(crate) async fn run(
     client: Client,
     connect: Arc<dyn Connect>,
     settings: Option<Prune>,
+    policies: Policies,
 ) {
     let Some(settings) = settings else {
         return std::future::pending().await;
@@ -42,7 +44,7 @@ pub(crate) async fn run(
     loop {
         let known: Vec<Arc<Guarded>> = builds.state();
         let known = known.iter().filter_map(|build| build.0.as_ref().ok());
-        for (repository, builds) in repositories(known) {
+        for (repository, builds) in repositories(known, &policies) {
             match prune(&client, &*connect, &repository, &builds, &policy).await {
                 Ok(rows) => tell(&repository, &rows),
                 Err(fault) => {
@@ -67,10 +69,13 @@ fn tell(repository: &Reference, rows: &[Row]) {
 }
 
 /// The cache repositories, each with builds that use it, those that ended last first.
-fn repositories<'a>(builds: impl Iterator<Item = &'a ImageBuild>) -> Vec<(Reference, Vec<&'a ImageBuild>)> {
+fn repositories<'a>(
+    builds: impl Iterator<Item = &'a ImageBuild>,
+    policies: &Policies,
+) -> Vec<(Reference, Vec<&'a ImageBuild>)> {
     let mut found: BTreeMap<String, (Reference, Vec<&ImageBuild>)> = BTreeMap::new();
     for build in builds {
-        let Ok(valid) = validate::validate(&build.spec) else {
+        let Ok(valid) = validate::validate(build, policies) else {
             continue;
         };
         let repository = valid.cache_repository;
@@ -162,7 +167,7 @@ mod tests {
             of("other", "r.example.com/b", None),
             of("early", "r.example.com/a", Some(0)),
         ];
-        let found = repositories(builds.iter());
+        let found = repositories(builds.iter(), &Policies::default());
         let names: Vec<(String, Vec<String>)> = found
             .iter()
             .map(|(repository, builds)| {

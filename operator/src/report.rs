@@ -39,7 +39,7 @@ impl Reporter<'_> {
         status: &ImageBuildStatus,
     ) -> Result<Option<ImageBuild>, kube::Error> {
         let uid = build.uid().unwrap_or_default();
-        self.metrics.count(&uid, status.phase.unwrap_or_default());
+        self.metrics.count(&uid, status);
         if build.status.as_ref() == Some(status) {
             return Ok(None);
         }

@@ -6,8 +6,10 @@
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
-use slipway_crd::ImageBuildSpec;
+use slipway_crd::{ImageBuild, ImageBuildSpec};
 use slipway_oci::{Platform, Reference};
+
+use crate::policy::Policies;
 
 /// A spec that can be built.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,17 +35,9 @@ pub struct Valid {
 #[error("{0}")]
 pub struct Invalid(String);
 
-/// Where plans and results are kept: the same text for the same place. Nothing of a spec without a usable image.
-pub fn cache_repository(spec: &ImageBuildSpec) -> Option<String> {
-    match (&spec.cache.repository, spec.output.images.first()) {
-        (Some(repository), _) => Some(repository.clone()),
-        (None, Some(image)) => Some(image.parse::<Reference>().ok()?.without_tag_and_digest()),
-        (None, None) => None,
-    }
-}
-
-/// Checks a spec.
-pub fn validate(spec: &ImageBuildSpec) -> Result<Valid, Invalid> {
+/// Checks the spec of a build.
+pub fn validate(build: &ImageBuild, policies: &Policies) -> Result<Valid, Invalid> {
+    let spec = &build.spec;
     let mut platforms: Vec<Platform> = Vec::with_capacity(spec.platforms.len());
     for text in &spec.platforms {
         let platform = text
@@ -72,7 +66,8 @@ pub fn validate(spec: &ImageBuildSpec) -> Result<Valid, Invalid> {
             }
         })
         .collect::<Result<Vec<_>, _>>()?;
-    let cache = cache_repository(spec)
+    let cache = policies
+        .cache_repository(build)
         .ok_or_else(|| Invalid("spec.output.images: name at least one image".to_owned()))?;
     let cache_repository = cache
         .parse()
@@ -130,6 +125,7 @@ pub fn inputs(spec: &ImageBuildSpec) -> String {
         retries: _,
         debug: _,
         retry_memory_factor: _,
+        concurrency: _,
         ttl_seconds_after_finished: _,
         suspend: _,
     } = spec;
@@ -163,17 +159,24 @@ mod tests {
         serde_json::from_value(spec).unwrap()
     }
 
+    fn build(change: serde_json::Value) -> ImageBuild {
+        ImageBuild::new("shop", spec(change))
+    }
+
     #[test]
     fn results_are_kept_beside_the_first_image_unless_told_otherwise() {
-        let valid = validate(&spec(json!({}))).unwrap();
+        let valid = validate(&build(json!({})), &Policies::default()).unwrap();
         assert_eq!(
             valid.cache_repository.without_tag_and_digest(),
             "r.example.com:5000/team/app"
         );
         assert_eq!(valid.timeout, Duration::from_hours(1));
-        let valid = validate(&spec(json!({
-            "cache": {"repository": "r.example.com/cache", "from": ["r.example.com/main"]}
-        })))
+        let valid = validate(
+            &build(json!({
+                "cache": {"repository": "r.example.com/cache", "from": ["r.example.com/main"]}
+            })),
+            &Policies::default(),
+        )
         .unwrap();
         assert_eq!(valid.cache_from[0].without_tag_and_digest(), "r.example.com/main");
         assert_eq!(
@@ -195,7 +198,9 @@ mod tests {
             (json!({"timeout": "soon"}), "spec.timeout"),
             (json!({"debug": {"holdFailed": "soon"}}), "spec.debug.holdFailed"),
         ] {
-            let error = validate(&spec(change)).unwrap_err().to_string();
+            let error = validate(&build(change), &Policies::default())
+                .unwrap_err()
+                .to_string();
             assert!(error.contains(part), "{error}");
         }
     }
@@ -205,6 +210,7 @@ mod tests {
         let plain = inputs(&spec(json!({})));
         for change in [
             json!({"suspend": true}),
+            json!({"concurrency": {"group": "a", "policy": "Queue"}}),
             json!({"ttlSecondsAfterFinished": 5}),
             json!({"timeout": "5m"}),
             json!({"retries": 0}),

@@ -13,6 +13,7 @@ mod hold;
 mod inputs;
 mod plan;
 mod pod;
+mod policy;
 mod probe;
 mod proxies;
 mod results;

@@ -4,7 +4,7 @@ use crate::{
     artifacts::{self, StoredPlan},
     context::write_packs,
     pod::Pod,
-    source,
+    policy, source,
 };
 use futures::future::join_all;
 use slipway_engine::{
@@ -57,7 +57,7 @@ pub(crate) async fn run(_cancel: CancellationToken) -> Result<TerminationMessage
     request.no_cache.clone_from(&pod.request.no_cache);
     request.ignore.clone_from(&ignore);
     let images = Images::new(pod.registries.clone());
-    let plan = plan(&request, &images).await?;
+    let plan = plan(&request, &images, &pod.request.allowed_bases).await?;
     for warning in &plan.warnings {
         pod.progress
             .warn(&format!("{:?}", warning.rule), &warning.detail, warning.line);
@@ -163,7 +163,7 @@ fn dockerfile(pod: &Pod, tree: &DirContext) -> Result<(String, String)> {
 }
 
 /// Plans, looking up the images that planning asks for, all of a round side by side.
-async fn plan(request: &PlanRequest, images: &Images) -> Result<BuildPlan> {
+async fn plan(request: &PlanRequest, images: &Images, allowed: &[String]) -> Result<BuildPlan> {
     let mut bases = Bases::new();
     let mut missing = None;
     for _ in 0..ROUNDS {
@@ -177,6 +177,12 @@ async fn plan(request: &PlanRequest, images: &Images) -> Result<BuildPlan> {
         match outcome {
             Outcome::Ready(plan) => return Ok(*plan),
             Outcome::Need(needed) => {
+                if let Some((base, refusal)) = policy::first_refusal(&needed, allowed) {
+                    missing = Some(FailureReason::PolicyViolation);
+                    // With this answer the planner names the instruction; the registry is not asked.
+                    bases.insert(base, Err(refusal));
+                    continue;
+                }
                 let look_up = |request: BaseRequest| async {
                     let answer = images.resolve(&request).await;
                     (request, answer)

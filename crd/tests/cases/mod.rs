@@ -413,6 +413,37 @@ pub(crate) fn all() -> Vec<Case> {
             json!({"env": [{"name": "A"}, {"name": "A"}]}),
             "Duplicate value",
         ),
+        // Concurrency.
+        accept(
+            "a group",
+            "concurrency",
+            json!({"group": "feature_login.v2", "policy": "Latest", "successfulHistoryLimit": 3, "failedHistoryLimit": 0}),
+        ),
+        accept("a group of one letter", "concurrency", json!({"group": "a"})),
+        refuse(
+            "a group with a slash",
+            "concurrency",
+            json!({"group": "feature/login"}),
+            "spec.concurrency.group: must be letters",
+        ),
+        refuse_by_schema(
+            "no group",
+            "concurrency",
+            json!({"policy": "Queue"}),
+            "spec.concurrency.group",
+        ),
+        refuse_by_schema(
+            "a policy that is none",
+            "concurrency",
+            json!({"group": "a", "policy": "Replace"}),
+            "spec.concurrency.policy",
+        ),
+        refuse_by_schema(
+            "a negative history",
+            "concurrency",
+            json!({"group": "a", "failedHistoryLimit": -1}),
+            "spec.concurrency.failedHistoryLimit",
+        ),
         // Numbers.
         refuse_by_schema(
             "a factor that is a number",

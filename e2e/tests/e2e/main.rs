@@ -3,6 +3,7 @@
 
 mod build;
 mod cli;
+mod concurrency;
 mod failures;
 mod graph;
 mod image;
@@ -10,4 +11,5 @@ mod isolation;
 mod layer_cache;
 mod life;
 mod operator;
+mod policy;
 mod secrets;

@@ -64,6 +64,10 @@ pub struct Request {
     /// Per-host settings: mirrors, plain HTTP.
     #[serde(default)]
     pub registries: Vec<RegistryHost>,
+    /// What images the Dockerfile may name: registries and repositories with all below them, `docker.io/library/debian`
+    /// for Docker Hub's. Any when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed_bases: Vec<String>,
     /// Ignore cached results: all, or those of named stages.
     #[serde(default)]
     pub no_cache: NoCache,
@@ -263,6 +267,8 @@ pub enum FailureReason {
     FileNotFound,
     /// A base image (or an image copied from) does not exist.
     ImageNotFound,
+    /// A policy of the platform team does not allow a base image.
+    PolicyViolation,
     /// A registry refused the credentials, or wants some.
     RegistryUnauthorized,
     /// A registry did not answer.
@@ -295,6 +301,7 @@ impl FailureReason {
             Self::DockerfileInvalid => "DockerfileInvalid",
             Self::FileNotFound => "FileNotFound",
             Self::ImageNotFound => "ImageNotFound",
+            Self::PolicyViolation => "PolicyViolation",
             Self::RegistryUnauthorized => "RegistryUnauthorized",
             Self::RegistryUnreachable => "RegistryUnreachable",
             Self::RegistryError => "RegistryError",

@@ -1,4 +1,4 @@
-//! When a run begins, is stopped, fails, succeeds and expires.
+//! When a run begins, is stopped, fails and succeeds.
 
 use std::time::Duration;
 
@@ -9,15 +9,19 @@ use slipway_crd::{
     conditions, reasons,
 };
 
-use super::{Action, Draft, plain};
+use super::{
+    Action, Draft, plain,
+    queue::{asks_for_cancel, asks_for_rebuild},
+};
 use crate::{
     facts::{Publication, Published},
+    peers::Admission,
     validate,
 };
 
 /// How often to look whether something missing has appeared. There is no watch on Secrets: that would need the right to
 /// list them.
-const LOOK_FOR_MISSING: Duration = Duration::from_secs(5);
+pub(super) const LOOK_FOR_MISSING: Duration = Duration::from_secs(5);
 
 /// The reasons that heal by themselves when what is missing appears.
 const MISSING: [&str; 3] = [
@@ -26,14 +30,55 @@ const MISSING: [&str; 3] = [
     reasons::CREDENTIALS_INVALID,
 ];
 
+/// What a build does, as others see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It wants to begin.
+    Waits,
+    /// Its run is under way.
+    Runs,
+    /// It wants nothing.
+    Over,
+}
+
+/// What a build does, by what is written of it. One that waits for an input to appear wants nothing until it is there.
+pub fn standing(build: &ImageBuild) -> Standing {
+    let nothing = ImageBuildStatus::default();
+    let status = build.status.as_ref().unwrap_or(&nothing);
+    if is_running(status) {
+        return Standing::Runs;
+    }
+    if wants_to_begin(build, status, true) {
+        Standing::Waits
+    } else {
+        Standing::Over
+    }
+}
+
+/// Whether the next decision depends on whether others let the build begin; `missing` says that an input is not there.
+pub fn wants_turn(build: &ImageBuild, missing: bool) -> bool {
+    let nothing = ImageBuildStatus::default();
+    let status = build.status.as_ref().unwrap_or(&nothing);
+    !is_running(status) && wants_to_begin(build, status, missing)
+}
+
+fn is_running(status: &ImageBuildStatus) -> bool {
+    status.run.is_some() && !status.phase.unwrap_or_default().is_final()
+}
+
+fn wants_to_begin(build: &ImageBuild, status: &ImageBuildStatus, missing: bool) -> bool {
+    let stopped =
+        build.metadata.deletion_timestamp.is_some() || build.spec.suspend || asks_for_cancel(build, status);
+    !stopped && begins(build, status, missing).is_some()
+}
+
 /// Whether the next decision depends on Secrets and ConfigMaps being there: before the first pod of a run.
 pub fn wants_inputs(build: &ImageBuild) -> bool {
     if build.metadata.deletion_timestamp.is_some() || build.spec.suspend {
         return false;
     }
     let Some(status) = &build.status else { return true };
-    let generation = build.metadata.generation.unwrap_or_default();
-    begins(build, status, generation, true).is_some() || (waits_for_input(status) || no_pod_yet(status))
+    begins(build, status, true).is_some() || waits_for_input(status) || no_pod_yet(status)
 }
 
 /// No pod of the run has been created.
@@ -42,7 +87,7 @@ fn no_pod_yet(status: &ImageBuildStatus) -> bool {
 }
 
 /// The run failed before its first pod, because something was missing.
-fn waits_for_input(status: &ImageBuildStatus) -> bool {
+pub(super) fn waits_for_input(status: &ImageBuildStatus) -> bool {
     status.phase == Some(Phase::Failed)
         && status.plan.as_ref().is_none_or(|plan| plan.attempts == 0)
         && status
@@ -52,27 +97,50 @@ fn waits_for_input(status: &ImageBuildStatus) -> bool {
 }
 
 /// Why a new run begins, if it does.
-fn begins(
-    build: &ImageBuild,
-    status: &ImageBuildStatus,
-    generation: i64,
-    missing: bool,
-) -> Option<&'static str> {
+fn begins(build: &ImageBuild, status: &ImageBuildStatus, missing: bool) -> Option<&'static str> {
     let Some(run) = &status.run else {
-        return Some(if status.observed_generation.is_some() {
-            reasons::SPEC_CHANGED
-        } else {
-            reasons::CREATED
-        });
+        return Some(begins_first(status));
     };
     if run.inputs != validate::inputs(&build.spec) {
         return Some(reasons::SPEC_CHANGED);
     }
+    if asks_for_rebuild(build, status) {
+        return Some(reasons::REBUILD_REQUESTED);
+    }
     match status.phase.unwrap_or_default() {
-        Phase::Failed if status.observed_generation != Some(generation) => Some(reasons::SPEC_CHANGED),
+        Phase::Failed if status.observed_generation != build.metadata.generation => {
+            Some(reasons::SPEC_CHANGED)
+        }
         Phase::Failed if waits_for_input(status) && !missing => Some(reasons::INPUT_APPEARED),
-        // An image stays, and a run goes on, when nothing has changed that the image depends on.
+        // An image stays, and a run goes on, when nothing has changed that the image depends on. What was cancelled
+        // stays so until somebody asks for more than another time to live.
         _ => None,
+    }
+}
+
+/// Why a build begins that has no run.
+fn begins_first(status: &ImageBuildStatus) -> &'static str {
+    let queued = status
+        .queue
+        .is_some()
+        .then_some(status.reason.as_deref())
+        .flatten();
+    let known = [
+        reasons::CREATED,
+        reasons::SPEC_CHANGED,
+        reasons::REBUILD_REQUESTED,
+        reasons::RESUMED,
+        reasons::INPUT_APPEARED,
+    ];
+    // It has waited in the queue for a reason, and that is still the reason.
+    if let Some(reason) = known.into_iter().find(|known| queued == Some(*known)) {
+        return reason;
+    }
+    let ready = conditions::get(&status.conditions, conditions::READY);
+    match status.observed_generation {
+        None => reasons::CREATED,
+        Some(_) if ready.is_some_and(|ready| ready.reason == reasons::SUSPENDED) => reasons::RESUMED,
+        Some(_) => reasons::SPEC_CHANGED,
     }
 }
 
@@ -80,18 +148,33 @@ impl Draft<'_> {
     /// The whole life, from the beginning.
     pub(super) fn live(&mut self) {
         let build = self.o.build;
-        let generation = self.generation();
-        let begins = begins(build, &self.status, generation, self.o.facts.missing.is_some());
+        let cancel = self.take_cancel();
+        let mut begins = begins(build, &self.status, self.o.facts.missing.is_some());
         let finished = self.phase().is_final();
-        if build.spec.suspend && !(finished && self.same_inputs()) {
-            self.suspend();
-            self.clear_other_runs();
-            return;
+        if let Some(text) = cancel
+            && (begins.is_some() || !finished)
+        {
+            return self.cancel_for_person(begins, &text);
+        }
+        if build.spec.suspend {
+            if !(finished && self.same_inputs()) {
+                self.suspend();
+                return self.clear_other_runs();
+            }
+            // What there is stays as it is, an image or a failure.
+            begins = None;
         }
         if let Some(reason) = begins {
-            self.begin(reason);
+            match self.held_back() {
+                Some(Admission::Wait(waiting)) => {
+                    self.wait_in_queue(reason, &waiting);
+                    return self.clear_other_runs();
+                }
+                Some(Admission::Replaced { by }) => return self.cancel_for_newer(reason, &by),
+                Some(Admission::Go) | None => self.begin(reason),
+            }
         }
-        self.status.observed_generation = Some(generation);
+        self.status.observed_generation = Some(self.generation());
         self.clear_other_runs();
         if self.phase().is_final() {
             self.rest();
@@ -113,14 +196,22 @@ impl Draft<'_> {
             .is_some_and(|run| run.inputs == validate::inputs(&self.o.build.spec))
     }
 
-    fn begin(&mut self, reason: &'static str) {
+    pub(super) fn begin(&mut self, reason: &'static str) {
         let generation = self.generation();
         let old = std::mem::take(&mut self.status);
-        if let Some(run) = &old.run
-            && !old.phase.unwrap_or_default().is_final()
-        {
-            let note = format!("generation {} was stopped: the spec has changed", run.generation);
-            self.turn(reasons::SUPERSEDED, false, None, note);
+        let why = match reason {
+            reasons::REBUILD_REQUESTED => "a rebuild is asked for",
+            _ => "the spec has changed",
+        };
+        if is_running(&old) {
+            self.turn(
+                reasons::SUPERSEDED,
+                false,
+                None,
+                format!("run {} was stopped: {why}", old.runs),
+            );
+        } else if reason == reasons::REBUILD_REQUESTED {
+            self.turn(reason, false, None, why);
         }
         self.status = ImageBuildStatus {
             observed_generation: Some(generation),
@@ -128,6 +219,8 @@ impl Draft<'_> {
             reason: Some(reason.to_owned()),
             // Kept for their transition times; `tell` sets every one of them.
             conditions: old.conditions,
+            rebuild: self.honoured_rebuild().or(old.rebuild),
+            cancel: old.cancel,
             runs: old.runs + 1,
             run: Some(Run {
                 generation,
@@ -140,7 +233,7 @@ impl Draft<'_> {
     }
 
     /// Pods of runs that are over or have been replaced.
-    fn clear_other_runs(&mut self) {
+    pub(super) fn clear_other_runs(&mut self) {
         let run = self.run_number();
         for pod in self.o.pods.iter().filter(|pod| pod.run != run && !pod.deleting) {
             self.actions.push(Action::DeletePod {
@@ -150,7 +243,7 @@ impl Draft<'_> {
     }
 
     fn suspend(&mut self) {
-        if self.status.run.is_some() {
+        if self.status.run.is_some() || self.status.queue.is_some() {
             self.turn(
                 reasons::SUSPENDED,
                 false,
@@ -163,6 +256,8 @@ impl Draft<'_> {
             observed_generation: Some(self.generation()),
             phase: Some(Phase::Pending),
             conditions: old.conditions,
+            rebuild: old.rebuild,
+            cancel: old.cancel,
             runs: old.runs,
             ..ImageBuildStatus::default()
         };
@@ -200,8 +295,8 @@ impl Draft<'_> {
     }
 
     /// Ends the run without an image. Nothing has been tagged; whatever is alive is stopped at once.
-    pub(super) fn fail(&mut self, condition: &str, failure: FailureStatus) {
-        // A failure ends everything that this decision had begun.
+    pub(super) fn stop(&mut self, phase: Phase) {
+        // It ends everything that this decision had begun.
         self.actions
             .retain(|action| matches!(action, Action::DeletePod { .. }));
         self.turns
@@ -214,10 +309,15 @@ impl Draft<'_> {
                 stage.finished_at = Some(Time(self.o.now));
             }
         }
-        self.status.phase = Some(Phase::Failed);
+        self.status.phase = Some(phase);
         if let Some(run) = &mut self.status.run {
             run.finished_at = Some(Time(self.o.now));
         }
+    }
+
+    /// Ends the run with a failure.
+    pub(super) fn fail(&mut self, condition: &str, failure: FailureStatus) {
+        self.stop(Phase::Failed);
         let generation = self.status.observed_generation;
         conditions::set(
             &mut self.status.conditions,
@@ -276,57 +376,6 @@ impl Draft<'_> {
         self.again = None;
         self.stop_pods();
         self.look_for_expiry();
-    }
-
-    /// The run is over: nothing may be left running, and the object may expire.
-    fn rest(&mut self) {
-        self.stop_pods();
-        if waits_for_input(&self.status) {
-            self.look_in(LOOK_FOR_MISSING);
-        }
-        self.look_for_expiry();
-    }
-
-    fn stop_pods(&mut self) {
-        let alive: Vec<_> = self
-            .pods()
-            .filter(|pod| pod.is_alive() && !pod.deleting)
-            .map(|pod| pod.name.clone())
-            .collect();
-        self.actions
-            .extend(alive.into_iter().map(|name| Action::DeletePod { name }));
-    }
-
-    fn look_for_expiry(&mut self) {
-        let (Some(seconds), Some(ended)) = (
-            self.o.build.spec.ttl_seconds_after_finished,
-            self.status.run.as_ref().and_then(|run| run.finished_at.clone()),
-        ) else {
-            return;
-        };
-        let Ok(expiry) = ended.0.checked_add(SignedDuration::from_secs(seconds.into())) else {
-            return;
-        };
-        if self.o.now < expiry {
-            self.look_at(expiry);
-        } else if self
-            .o
-            .build
-            .status
-            .as_ref()
-            .is_some_and(|status| status.phase.unwrap_or_default().is_final())
-        {
-            // Not in the decision that ends the run: its end is written down first, for whoever waits for it.
-            self.turn(
-                reasons::EXPIRED,
-                false,
-                None,
-                format!("deleted {seconds} s after it ended, as spec.ttlSecondsAfterFinished says"),
-            );
-            self.actions.push(Action::DeleteBuild);
-        } else {
-            self.look_in(Duration::from_secs(1));
-        }
     }
 }
 

@@ -48,6 +48,13 @@ impl Draft<'_> {
                 return self.registry_failed(conditions::PLANNED, &fault, "read the plan", again);
             }
         };
+        let count = schedule.stages.len();
+        if count > STAGE_LIMIT {
+            let message = format!(
+                "the plan has {count} stages over all platforms, and a status holds {STAGE_LIMIT}; build fewer platforms in one ImageBuild, or split the Dockerfile"
+            );
+            return self.fail(conditions::PLANNED, plain(reasons::TOO_MANY_STAGES, message));
+        }
         if let Err(message) = check(&schedule, valid) {
             return self.fail(conditions::PLANNED, plain(reasons::INTERNAL, message));
         }
@@ -375,11 +382,6 @@ fn ids(schedule: &Schedule, places: &[usize]) -> Vec<String> {
 /// A plan comes from a pod that works on untrusted input: nothing in it is taken for granted.
 fn check(schedule: &Schedule, valid: &Valid) -> Result<(), String> {
     let count = schedule.stages.len();
-    if count > STAGE_LIMIT {
-        return Err(format!(
-            "the plan has {count} stages over all platforms; the limit is {STAGE_LIMIT}"
-        ));
-    }
     let label = |text: &str| {
         !text.is_empty()
             && text.len() <= 63

@@ -2,6 +2,7 @@
 
 mod failure;
 mod life;
+mod queue;
 mod room;
 mod shared;
 mod success;
@@ -70,6 +71,9 @@ impl World {
             pods: &self.pods,
             facts: &self.facts,
             start_timeout: Duration::from_mins(5),
+            keep_pods: Duration::from_hours(1),
+            keep_pods_of: 5,
+            policies: &Policies::default(),
             now: at(self.now),
         })
     }

@@ -32,7 +32,7 @@ impl Draft<'_> {
         }
         let (ready, reconciling, stalled) = match phase {
             Phase::Succeeded => (Status::True, Status::False, Status::False),
-            Phase::Failed => (Status::False, Status::False, Status::True),
+            Phase::Failed | Phase::Cancelled => (Status::False, Status::False, Status::True),
             // Suspended: a person has stopped it, and a person starts it; nothing is on its way.
             _ if self.o.build.spec.suspend => (Status::False, Status::False, Status::False),
             _ => (Status::Unknown, Status::True, Status::False),
@@ -78,6 +78,11 @@ impl Draft<'_> {
             Phase::Failed => self.status.failure.as_ref().map_or_else(
                 || say(reasons::FAILED, "the build failed".to_owned()),
                 |failure| (failure.reason.clone(), one_line(failure)),
+            ),
+            // Told when it was, and true ever since.
+            Phase::Cancelled => conditions::get(&self.status.conditions, conditions::READY).map_or_else(
+                || say(reasons::CANCELLED, "the build was cancelled".to_owned()),
+                |ready| (ready.reason.clone(), ready.message.clone()),
             ),
         }
     }

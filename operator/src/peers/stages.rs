@@ -11,6 +11,8 @@ pub(super) struct Place {
     pub namespace: String,
     /// The cache repository that the result goes to.
     pub repository: String,
+    /// The scope in it: what an untrusted build makes is not for a trusted one to read.
+    pub scope: Option<String>,
 }
 
 /// A stage that another build makes, or has just made.
@@ -64,7 +66,7 @@ impl Claim {
 /// All claims.
 #[derive(Default)]
 pub(super) struct Claims {
-    claims: HashMap<StageKey, Claim>,
+    by_key: HashMap<StageKey, Claim>,
     /// By owner.
     owned: HashMap<String, BTreeSet<StageKey>>,
     /// By waiter.
@@ -74,7 +76,7 @@ pub(super) struct Claims {
 impl Claims {
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.claims.is_empty() && self.owned.is_empty() && self.waited.is_empty()
+        self.by_key.is_empty() && self.owned.is_empty() && self.waited.is_empty()
     }
 
     /// Claims stages, by id and key; gives those that another build has.
@@ -92,7 +94,7 @@ impl Claims {
                 place: place.clone(),
                 key: key.to_owned(),
             };
-            match self.claims.get_mut(&key) {
+            match self.by_key.get_mut(&key) {
                 Some(claim) if claim.owner == uid => {
                     if claim.run != run || claim.is_dead() {
                         claim.run = run;
@@ -112,7 +114,7 @@ impl Claims {
     }
 
     fn give(&mut self, key: StageKey, uid: &str, run: i64, stage: SharedStage) {
-        let waiters = self.claims.remove(&key).map_or_else(BTreeSet::new, |old| {
+        let waiters = self.by_key.remove(&key).map_or_else(BTreeSet::new, |old| {
             self.forget_owned(&old.owner, &key);
             old.waiters
         });
@@ -125,7 +127,7 @@ impl Claims {
             left: false,
         };
         claim.waiters.remove(uid);
-        self.claims.insert(key, claim);
+        self.by_key.insert(key, claim);
     }
 
     fn forget_owned(&mut self, owner: &str, key: &StageKey) {
@@ -154,13 +156,16 @@ impl Claims {
                 pod: row.pod.clone(),
                 digest: row.digest.clone(),
             };
-            match self.claims.get_mut(&key) {
-                Some(claim) if claim.owner == told.uid && claim.run == told.run => {
-                    // A build may have two stages of one key; the first of them is the one that is told.
-                    if claim.stage.id == stage.id && claim.stage != stage {
-                        claim.stage = stage;
-                        woken.extend(claim.waiters.iter().cloned());
-                    }
+            match self.by_key.get_mut(&key) {
+                // A build may have two stages of one key; the first of them is the one that is told.
+                Some(claim)
+                    if claim.owner == told.uid
+                        && claim.run == told.run
+                        && claim.stage.id == stage.id
+                        && claim.stage != stage =>
+                {
+                    claim.stage = stage;
+                    woken.extend(claim.waiters.iter().cloned());
                 }
                 // Its pod is there: so it was before this operator began.
                 None if told.running && matches!(row.state, StageState::Starting | StageState::Running) => {
@@ -180,21 +185,21 @@ impl Claims {
     /// The build makes and waits for nothing any more; gives those who waited for it.
     pub(super) fn leave(&mut self, uid: &str) -> Vec<String> {
         for key in self.waited.remove(uid).unwrap_or_default() {
-            if let Some(claim) = self.claims.get_mut(&key) {
+            if let Some(claim) = self.by_key.get_mut(&key) {
                 claim.waiters.remove(uid);
                 if claim.waiters.is_empty() && claim.left {
                     let owner = claim.owner.clone();
-                    self.claims.remove(&key);
+                    self.by_key.remove(&key);
                     self.forget_owned(&owner, &key);
                 }
             }
         }
         let woken = self.void(uid, |claim| !claim.stage.state.has_result());
         for key in self.owned.get(uid).cloned().unwrap_or_default() {
-            match self.claims.get_mut(&key) {
+            match self.by_key.get_mut(&key) {
                 Some(claim) if !claim.waiters.is_empty() => claim.left = true,
                 _ => {
-                    self.claims.remove(&key);
+                    self.by_key.remove(&key);
                     self.forget_owned(uid, &key);
                 }
             }
@@ -206,7 +211,7 @@ impl Claims {
     fn void(&mut self, uid: &str, which: impl Fn(&Claim) -> bool) -> Vec<String> {
         let mut woken = Vec::new();
         for key in self.owned.get(uid).into_iter().flatten() {
-            if let Some(claim) = self.claims.get_mut(key).filter(|claim| which(claim))
+            if let Some(claim) = self.by_key.get_mut(key).filter(|claim| which(claim))
                 && !claim.is_dead()
             {
                 claim.stage.state = StageState::Cancelled;

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::ConfigMap;
 use slipway_crd::{CacheMode, DEFAULT_DOCKERFILE, ImageBuild, names};
 use slipway_plan::protocol::{
-    BuildName, CacheRequest, DockerfileFrom, NoCache, REQUEST_FILE, RegistryHost, Request, SourceFrom,
+    BuildName, CacheRequest, DockerfileFrom, NoCache, REQUEST_FILE, Request, SourceFrom,
 };
 
 use super::Maker;
-use crate::{facts::Args, naming, validate::Valid};
+use crate::{config::Config, facts::Args, naming, validate::Valid};
 
 /// The request of a run.
-pub fn request(build: &ImageBuild, valid: &Valid, args: &Args, registries: &[RegistryHost]) -> Request {
+pub fn request(build: &ImageBuild, valid: &Valid, args: &Args, config: &Config) -> Request {
     let spec = &build.spec;
     let dockerfile = match (&spec.dockerfile.inline, &spec.dockerfile.path) {
         (Some(text), _) => DockerfileFrom::Inline(text.clone()),
@@ -34,7 +34,7 @@ pub fn request(build: &ImageBuild, valid: &Valid, args: &Args, registries: &[Reg
         gates: spec.gates.clone(),
         platforms: valid.platforms.clone(),
         args: args.clone(),
-        labels: spec.labels.clone(),
+        labels: config.policies.labels(build),
         secrets: spec.secrets.iter().map(|secret| secret.id.clone()).collect(),
         source: if has_source {
             SourceFrom::Directory
@@ -48,7 +48,11 @@ pub fn request(build: &ImageBuild, valid: &Valid, args: &Args, registries: &[Reg
             result_only: spec.cache.mode == CacheMode::Min,
         },
         outputs: valid.images.clone(),
-        registries: registries.to_vec(),
+        registries: config.registries.clone(),
+        allowed_bases: config
+            .policies
+            .allowed_bases(build.metadata.namespace.as_deref().unwrap_or_default())
+            .to_vec(),
         no_cache: match (spec.cache.no_cache, spec.cache.no_cache_stages.as_slice()) {
             (true, _) => NoCache::All,
             (false, []) => NoCache::No,

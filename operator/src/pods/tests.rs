@@ -212,9 +212,9 @@ fn a_users_label_never_takes_the_place_of_ours() {
 #[test]
 fn a_request_says_what_the_spec_says_and_belongs_to_its_build() {
     let build = full();
-    let (config, valid) = (config(), validate::validate(&build.spec).unwrap());
+    let (config, valid) = (config(), validate::validate(&build, &config().policies).unwrap());
     let args = BTreeMap::from([("VERSION".to_owned(), "1".to_owned())]);
-    let request = request(&build, &valid, &args, &config.registries);
+    let request = request(&build, &valid, &args, &config);
     insta::assert_json_snapshot!("request", request);
     let maker = Maker {
         config: &config,

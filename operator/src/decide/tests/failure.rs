@@ -411,7 +411,6 @@ fn a_plan_is_not_trusted() {
     outside.results[0].stage = 7;
     let mut other = schedule(vec![stage("a", &[])]);
     other.results[0].platform = "linux/arm64".parse().unwrap();
-    let many = (0..600).map(|n| stage(&format!("s{n}"), &[])).collect();
     for (schedule, part) in [
         (schedule(twice), "twice"),
         (schedule(odd), "no label value"),
@@ -421,13 +420,22 @@ fn a_plan_is_not_trusted() {
         ),
         (outside, "a result that is no stage"),
         (other, "other platforms"),
-        (schedule(many), "the limit is 512"),
     ] {
         let decision = World::planned(schedule).decide();
         assert_failed(&decision, reasons::INTERNAL, conditions::PLANNED);
         let message = decision.status.failure.unwrap().message;
         assert!(message.contains(part), "{message}");
     }
+}
+
+#[test]
+fn a_graph_that_a_status_cannot_hold_ends_the_build_before_any_stage() {
+    let many = |count| (0..count).map(|n| stage(&format!("s{n}"), &[])).collect();
+    let decision = World::planned(schedule(many(513))).decide();
+    assert_failed(&decision, reasons::TOO_MANY_STAGES, conditions::PLANNED);
+    assert!(decision.status.failure.unwrap().message.contains("513 stages"));
+    let decision = World::planned(schedule(many(512))).decide();
+    assert_eq!(decision.status.phase, Some(Phase::Running));
 }
 
 #[test]

@@ -54,6 +54,7 @@ fn a_change_of_the_inputs_supersedes_a_running_build() {
         ]
     );
     assert_eq!(turns(&decision), [reasons::SUPERSEDED, reasons::PLANNING]);
+    assert_eq!(decision.status.runs, 2);
     assert_eq!(decision.status.reason.as_deref(), Some(reasons::SPEC_CHANGED));
     assert_eq!(decision.status.run.as_ref().unwrap().generation, 2);
     assert!(decision.status.stages.is_empty() && decision.status.plan.as_ref().unwrap().digest.is_none());
