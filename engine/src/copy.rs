@@ -26,7 +26,7 @@ mod digest;
 mod place;
 
 pub(crate) use digest::digest;
-pub(crate) use place::{Destination, Owner, PlaceOptions};
+pub(crate) use place::{Destination, Owner, PlaceOptions, give};
 
 /// What is to be copied from one tree.
 #[derive(Debug, Clone, Default)]

@@ -7,7 +7,6 @@ use crate::{Error, User};
 /// Checks the ids of a user before the kernel refuses them with a bare "invalid argument".
 pub(crate) fn check(user: &User) -> Result<(), Error> {
     let (uids, gids) = (map("uid_map"), map("gid_map"));
-    let groups = user.additional_gids.iter().copied().chain([user.gid]);
     let missing = |kind: &str, id: u32| {
         Err(Error::Environment(format!(
             "the step's {kind} is {id}, which this user namespace does not map; in a pod, raise the kubelet's \
@@ -17,12 +16,19 @@ pub(crate) fn check(user: &User) -> Result<(), Error> {
     if !holds(uids.as_deref(), user.uid) {
         return missing("user", user.uid);
     }
-    for gid in groups {
-        if !holds(gids.as_deref(), gid) {
-            return missing("group", gid);
-        }
+    if !holds(gids.as_deref(), user.gid) {
+        return missing("group", user.gid);
     }
-    Ok(())
+    // Where groups may not be set, as with a mapping of one id, the step goes without further ones.
+    let may_set = fs::read_to_string("/proc/self/setgroups").is_ok_and(|word| word.trim() == "allow");
+    let unmapped = user
+        .additional_gids
+        .iter()
+        .find(|gid| !holds(gids.as_deref(), **gid));
+    match unmapped {
+        Some(gid) if may_set => missing("group", *gid),
+        _ => Ok(()),
+    }
 }
 
 fn map(name: &str) -> Option<String> {

@@ -462,15 +462,29 @@ fn chown_at(dir: BorrowedFd<'_>, name: &OsStr, owner: Owner) -> Step<()> {
     let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
     rustix::fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).map_err(|error| {
         if error == Errno::INVAL {
-            return io::Error::other(format!(
-                "{} belongs to {}:{}, which this user namespace does not map; in a pod, raise the kubelet's \
-                 userNamespaces.idsPerPod, on a machine, give your user more ids in /etc/subuid and /etc/subgid",
-                Path::new(name).display(),
-                owner.uid,
-                owner.gid
-            ));
+            return unmapped(&Path::new(name).display().to_string(), owner);
         }
         error.into()
+    })
+}
+
+/// What the kernel's "invalid argument" means when an owner is given.
+fn unmapped(what: &str, owner: Owner) -> io::Error {
+    io::Error::other(format!(
+        "{what} belongs to {}:{}, which this user namespace does not map; in a pod, raise the kubelet's \
+         userNamespaces.idsPerPod, on a machine, give your user more ids in /etc/subuid and /etc/subgid",
+        owner.uid, owner.gid
+    ))
+}
+
+/// Gives a file or directory of our own to the owner that an instruction names; `what` is it, for people.
+pub(crate) fn give(path: &Path, owner: Owner, what: &str) -> io::Result<()> {
+    std::os::unix::fs::chown(path, Some(owner.uid), Some(owner.gid)).map_err(|error| {
+        if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) {
+            unmapped(what, owner)
+        } else {
+            error
+        }
     })
 }
 

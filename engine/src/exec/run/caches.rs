@@ -3,7 +3,7 @@
 use super::{super::Runner, Held};
 use crate::{
     context::Context,
-    copy::{self, Destination, PlaceOptions, Request},
+    copy::{self, Destination, Owner, PlaceOptions, Request},
     error::{BuildError, Result},
     root::join,
     store::CacheKey,
@@ -104,7 +104,11 @@ async fn fill_cache(runner: &mut Runner, mount: &Mount, dir: &Path) -> Result<()
     }
     let prepare = || -> io::Result<()> {
         if *source == Source::Scratch || uid.is_some() || gid.is_some() {
-            std::os::unix::fs::chown(dir, Some(uid.unwrap_or(0)), Some(gid.unwrap_or(0)))?;
+            let owner = Owner {
+                uid: uid.unwrap_or(0),
+                gid: gid.unwrap_or(0),
+            };
+            copy::give(dir, owner, "the cache mount")?;
         }
         if *source == Source::Scratch || mode.is_some() {
             std::fs::set_permissions(dir, std::fs::Permissions::from_mode(mode.unwrap_or(0o755)))?;

@@ -1,7 +1,7 @@
 //! The SSH agent's socket as a step sees it: a socket of our own with the mode and owner that were asked for, behind
 //! which the bytes go to the real agent. The step never sees a key, nor the agent's directory.
 
-use crate::copy::Owner;
+use crate::copy::{self, Owner};
 use std::{
     io,
     os::unix::fs::PermissionsExt as _,
@@ -22,7 +22,7 @@ impl Proxy {
     /// Listens on `socket`.
     pub(super) fn start(socket: &Path, agent: PathBuf, mode: u32, owner: Owner) -> io::Result<Self> {
         let listener = UnixListener::bind(socket)?;
-        std::os::unix::fs::chown(socket, Some(owner.uid), Some(owner.gid))?;
+        copy::give(socket, owner, "the socket of the SSH agent")?;
         std::fs::set_permissions(socket, std::fs::Permissions::from_mode(mode))?;
         let task = tokio::spawn(async move {
             while let Ok((mut step, _)) = listener.accept().await {
