@@ -3,6 +3,7 @@
 pub mod cancel;
 pub mod completion;
 pub mod doctor;
+pub mod follow;
 pub mod graph;
 pub mod list;
 pub mod logs;

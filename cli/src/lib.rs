@@ -36,6 +36,8 @@ enum Command {
     Lint(Box<options::BuildOptions>),
     /// Show a build: its stages, times, what decided the time, why it failed
     Status(commands::status::Options),
+    /// Show a build live: the steps of all stages on all nodes, until it has ended
+    Follow(commands::follow::Options),
     /// Show what the pods of a build print
     Logs(commands::logs::Options),
     /// Show the builds of a namespace
@@ -68,6 +70,7 @@ pub fn run() -> ExitCode {
             build::run(*options)
         }
         Command::Status(options) => commands::run(commands::status::run(options)),
+        Command::Follow(options) => commands::run(commands::follow::run(options)),
         Command::Logs(options) => commands::run(commands::logs::run(options)),
         Command::List(options) => commands::run(commands::list::run(options)),
         Command::Cancel(options) => commands::run(commands::cancel::run_cancel(options)),

@@ -2,7 +2,6 @@
 
 use crate::{
     cluster::{Cluster, ClusterOptions, follow::Wanted, told},
-    live,
     options::ProgressMode,
 };
 use anyhow::Result;
@@ -87,12 +86,7 @@ pub async fn run_rebuild(options: RebuildOptions) -> Result<ExitCode> {
             logs: true,
             after: build.status.and_then(|status| status.run),
         };
-        let sink = crate::build::sink(options.progress);
-        return match live::show(&cluster, name, wanted, sink, live::OnInterrupt::Leave).await? {
-            live::Ended::Over(build) => live::tell(&build),
-            live::Ended::Gone => Err(cluster.no_build(name).into()),
-            live::Ended::Left => Ok(ExitCode::from(crate::exit::INTERRUPTED)),
-        };
+        return super::follow::show(&cluster, name, wanted, options.progress).await;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -126,7 +126,9 @@ fn candidates(command: &clap::Command, before: &[String], last: &str) -> Vec<Str
 }
 
 fn takes_build(before: &[String]) -> bool {
-    let commands = ["status", "logs", "cancel", "rebuild", "graph", "explain"];
+    let commands = [
+        "status", "follow", "logs", "cancel", "rebuild", "graph", "explain",
+    ];
     before
         .first()
         .is_some_and(|word| commands.contains(&word.as_str()))
@@ -186,7 +188,7 @@ mod tests {
 
     #[test]
     fn every_command_that_takes_a_build_is_known_to_do_so() {
-        for name in ["status", "logs", "cancel", "rebuild", "graph"] {
+        for name in ["status", "follow", "logs", "cancel", "rebuild", "graph"] {
             assert!(takes_build(&[name.to_owned()]));
             assert!(Cli::command().find_subcommand(name).is_some(), "{name}");
         }

@@ -295,6 +295,10 @@ impl Labels {
 
     fn print(&self, pod: &BuildPod, text: &str) -> io::Result<()> {
         let mut out = io::stdout().lock();
+        // What keeps steps apart in one pod's log is noise between those of several; a step's own empty line has a number.
+        if text.is_empty() && !self.bare {
+            return Ok(());
+        }
         if self.bare {
             writeln!(out, "{text}")
         } else {

@@ -216,6 +216,7 @@ fn logs_of_all_pods_are_labelled_and_followed_to_the_end() {
     let output = child.wait_with_output().unwrap();
     let out = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success());
+    assert!(!out.contains("│ \n"), "empty lines in\n{out}");
     for line in [
         "plan  │ #1 DONE 0.1s",
         "build │ #1 0.100 hello",

@@ -131,6 +131,7 @@ pub(super) fn user_namespaces(version: &str, nodes: &[Node]) -> Check {
     }
     match (fit, unfit.as_slice()) {
         (0, []) => Check::new(name, Verdict::Unknown, "no Linux node"),
+        (1, []) => Check::new(name, Verdict::Good, "the one node has what they need"),
         (n, []) => Check::new(name, Verdict::Good, format!("{n} nodes have what they need")),
         (0, unfit) => Check::new(
             name,
