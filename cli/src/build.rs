@@ -95,9 +95,10 @@ pub(crate) fn sink(mode: ProgressMode) -> Arc<dyn Sink> {
     }
 }
 
-fn store_dir(options: &BuildOptions) -> PathBuf {
-    if let Some(dir) = &options.store {
-        return dir.clone();
+/// Where local builds keep their results.
+pub(crate) fn store_dir(named: Option<&Path>) -> PathBuf {
+    if let Some(dir) = named {
+        return dir.to_owned();
     }
     let cache = std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
@@ -110,9 +111,10 @@ fn store_dir(options: &BuildOptions) -> PathBuf {
     cache.unwrap_or_else(home).join("slipway/store")
 }
 
-fn registries(options: &BuildOptions) -> Result<Registries> {
+/// Registries with the credentials of the user's docker configuration; plain HTTP for those that are named.
+pub(crate) fn registries(insecure: &[String]) -> Result<Registries> {
     let mut config = Config::default();
-    for host in &options.insecure_registries {
+    for host in insecure {
         config
             .hosts
             .entry(host.clone())
@@ -125,12 +127,12 @@ fn registries(options: &BuildOptions) -> Result<Registries> {
 
 async fn build(options: BuildOptions) -> Result<ExitCode> {
     let outputs = outputs::parse(&options).map_err(exit::usage)?;
-    let store = Store::open(absolute(&store_dir(&options))?)?;
+    let store = Store::open(absolute(&store_dir(options.store.as_deref()))?)?;
     let progress = Progress::new(sink(options.progress()));
     let driver = Driver {
         store: store.clone(),
         progress: progress.clone(),
-        images: Arc::new(Images::new(registries(&options)?)),
+        images: Arc::new(Images::new(registries(&options.insecure_registries)?)),
         fetcher: Fetcher::new()?,
         cancel: CancellationToken::new(),
     };

@@ -3,6 +3,8 @@
 pub mod cancel;
 pub mod completion;
 pub mod doctor;
+pub mod du;
+pub mod explain;
 pub mod follow;
 pub mod graph;
 pub mod list;

@@ -49,6 +49,12 @@ enum Command {
     Rebuild(commands::cancel::RebuildOptions),
     /// Show the graph of stages of a Dockerfile or of a build
     Graph(commands::graph::Options),
+    /// Say which steps of a build were cached, and why the others were not
+    Explain(commands::explain::Options),
+    /// Show what is kept for later builds: cache mounts, layer cache, local store
+    Du(commands::du::DuOptions),
+    /// Remove what no build has used for long
+    Prune(commands::du::PruneOptions),
     /// Say whether a cluster is fit to build on, and what to do where it is not
     Doctor(commands::doctor::Options),
     /// Print what a shell needs to complete this command line
@@ -76,6 +82,9 @@ pub fn run() -> ExitCode {
         Command::Cancel(options) => commands::run(commands::cancel::run_cancel(options)),
         Command::Rebuild(options) => commands::run(commands::cancel::run_rebuild(options)),
         Command::Graph(options) => commands::run(commands::graph::run(options)),
+        Command::Explain(options) => commands::run(commands::explain::run(options)),
+        Command::Du(options) => commands::run(commands::du::run_du(options)),
+        Command::Prune(options) => commands::run(commands::du::run_prune(options)),
         Command::Doctor(options) => commands::run(commands::doctor::run(options)),
         Command::Completion(options) => commands::completion::run(&options),
         Command::Complete(words) => commands::run(commands::completion::complete(words)),

@@ -77,7 +77,13 @@ pub async fn run_rebuild(options: RebuildOptions) -> Result<ExitCode> {
     }
     for name in &options.names {
         let build = cluster.build(name).await?;
-        annotate(&cluster, name, names::ANNOTATION_REBUILD).await?;
+        annotate(
+            &cluster,
+            name,
+            names::ANNOTATION_REBUILD,
+            Timestamp::now().to_string(),
+        )
+        .await?;
         if !options.follow {
             println!("imagebuild/{name} builds again");
             continue;
@@ -93,12 +99,18 @@ pub async fn run_rebuild(options: RebuildOptions) -> Result<ExitCode> {
 
 /// Asks the operator to stop a build.
 pub async fn cancel(cluster: &Cluster, name: &str) -> Result<()> {
-    annotate(cluster, name, names::ANNOTATION_CANCEL).await
+    annotate(
+        cluster,
+        name,
+        names::ANNOTATION_CANCEL,
+        format!("by `slipway cancel` at {}", Timestamp::now()),
+    )
+    .await
 }
 
 /// Sets an annotation to a value that it has never had.
-async fn annotate(cluster: &Cluster, name: &str, annotation: &str) -> Result<()> {
-    let patch = json!({"metadata": {"annotations": {annotation: Timestamp::now().to_string()}}});
+async fn annotate(cluster: &Cluster, name: &str, annotation: &str, value: String) -> Result<()> {
+    let patch = json!({"metadata": {"annotations": {annotation: value}}});
     let answer = cluster
         .builds()
         .patch(name, &PatchParams::default(), &Patch::Merge(&patch))

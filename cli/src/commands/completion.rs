@@ -188,7 +188,9 @@ mod tests {
 
     #[test]
     fn every_command_that_takes_a_build_is_known_to_do_so() {
-        for name in ["status", "follow", "logs", "cancel", "rebuild", "graph"] {
+        for name in [
+            "status", "follow", "logs", "cancel", "rebuild", "graph", "explain",
+        ] {
             assert!(takes_build(&[name.to_owned()]));
             assert!(Cli::command().find_subcommand(name).is_some(), "{name}");
         }

@@ -1,6 +1,7 @@
 //! What people see, as it stands on their screen.
 
 use super::{
+    explain,
     fixtures::{at, build, failed, plain, ran, running, stage, succeeded, time},
     list,
     status::Status,
@@ -144,6 +145,56 @@ fn builds_are_listed_a_row_each() {
     ] {
         assert_eq!(list::age(seconds), age);
     }
+}
+
+#[test]
+fn each_step_is_explained() {
+    use slipway_plan::explain::{Explanation, Outcome, StageExplanation, StepExplanation, Why};
+    let step = |line, instruction: &str, why: &[Why]| StepExplanation {
+        line,
+        instruction: instruction.into(),
+        key: String::new(),
+        cached: why.is_empty(),
+        why: why.to_vec(),
+    };
+    let stage = |name: &str, outcome, steps| StageExplanation {
+        id: format!("{name}-linux-amd64"),
+        name: name.into(),
+        platform: "linux/amd64".into(),
+        outcome,
+        steps,
+    };
+    let explanation = Explanation {
+        dockerfile: "Dockerfile".into(),
+        compared: false,
+        stages: vec![
+            stage("base", Outcome::Cached, vec![step(2, "RUN a", &[])]),
+            stage(
+                "build",
+                Outcome::Runs,
+                vec![
+                    step(4, "RUN b", &[]),
+                    step(5, "COPY . .", &[Why::New]),
+                    step(6, "RUN make", &[Why::Follows]),
+                ],
+            ),
+        ],
+    };
+    let text = plain(&explain::lines(&explanation, false));
+    for line in [
+        "✓ base linux/amd64  cached\n",
+        "▸ build linux/amd64  1 of 3 steps cached\n",
+        "  ✓   Dockerfile:4   RUN b      cached\n",
+    ] {
+        assert!(text.contains(line), "{line:?} in\n{text}");
+    }
+    assert!(
+        text.contains(&Why::Follows.sentence())
+            && text.contains("no earlier build")
+            && !text.contains("RUN a"),
+        "{text}"
+    );
+    assert!(plain(&explain::lines(&explanation, true)).contains("RUN a"));
 }
 
 #[test]
