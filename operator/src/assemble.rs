@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use futures::future::try_join_all;
 use serde::Deserialize;
 use slipway_crd::reasons;
-use slipway_oci::{Descriptor, Digest, ImageManifest, Platform, Reference, media_type};
+use slipway_oci::{Descriptor, Digest, Platform, Reference, media_type, parse_manifest};
 use slipway_plan::protocol::Schedule;
 
 use crate::{
@@ -139,7 +139,7 @@ fn verify(name: &Reference, found: &Manifest, expected: &Digest) -> Result<(), F
 
 /// Bytes of layers and config.
 fn content_size(manifest: &Manifest) -> Result<u64, Fault> {
-    let parsed: ImageManifest = serde_json::from_slice(&manifest.bytes).map_err(|error| Fault {
+    let parsed = parse_manifest(&manifest.bytes).map_err(|error| Fault {
         reason: reasons::INTERNAL,
         message: format!("the result {} is no image manifest: {error}", manifest.digest()),
         transient: false,

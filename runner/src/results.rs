@@ -14,7 +14,7 @@ use slipway_engine::{
     image::{self, Image},
     images::RegistryBlobs,
 };
-use slipway_oci::{Descriptor, Digest, ImageConfig, ImageManifest, media_type};
+use slipway_oci::{Descriptor, Digest, ImageConfig, media_type};
 use slipway_plan::{BuildPlan, PlanResult, Source, StageIndex, StagePlan, Step, protocol::FailureReason};
 use slipway_registry::{
     Class, Manifest, Repository,
@@ -164,7 +164,8 @@ pub(crate) struct Documents {
 
 /// Reads manifest and config of a result.
 pub(crate) async fn documents(repository: &Repository, manifest: &Manifest) -> Result<Documents> {
-    let document: ImageManifest = parse(&manifest.bytes, &manifest.digest)?;
+    let document = slipway_oci::parse_manifest(&manifest.bytes)
+        .map_err(|error| broken(&manifest.digest, &error.to_string()))?;
     let config_digest = digest_of(document.config())?;
     let config: ImageConfig = parse(
         &repository.read_blob(&config_digest, CONFIG_LIMIT).await?,

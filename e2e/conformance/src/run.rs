@@ -56,10 +56,22 @@ const UNMAPPED: &[&str] = &[
     r"chown: [^\n]*: Invalid argument",
 ];
 
+/// What a program says where it wants to make a device: no process of a user namespace may, whatever its ids.
+const NO_DEVICES: &str = r"mknod: [^\n]*: Operation not permitted";
+
 /// What the program says at its start where there is no range of ids.
 const ONE_ID: &str = "note: only one id is mapped";
 
-/// Whether a failure is the mapping's, and not ours.
+/// Why an ordinary user's build could not do what the case asks for, if it is the user's and not ours.
+fn excuse(log: &str) -> Option<&'static str> {
+    if needs_more_ids(log) {
+        return Some("it needs more ids than the one that a user without a range may map");
+    }
+    Regex::new(NO_DEVICES)
+        .is_ok_and(|pattern| pattern.is_match(log))
+        .then_some("it makes a device, which no process of a user namespace may")
+}
+
 fn needs_more_ids(log: &str) -> bool {
     log.contains(ONE_ID)
         && UNMAPPED
@@ -76,9 +88,11 @@ impl Runner<'_> {
         let failures = self
             .run_in(&work, case, &mut log)
             .unwrap_or_else(|error| vec![format!("{error:#}")]);
-        let unmapped = self.user.is_some() && !failures.is_empty() && needs_more_ids(&log);
-        let skipped =
-            unmapped.then(|| "it needs more ids than the one that a user without a range may map".to_owned());
+        let skipped = if self.user.is_some() && !failures.is_empty() {
+            excuse(&log).map(str::to_owned)
+        } else {
+            None
+        };
         if !self.keep {
             let _ = fs::remove_dir_all(&work);
         }

@@ -21,6 +21,19 @@ pub use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
 pub use platform::{Platform, PlatformError};
 pub use reference::{Reference, ReferenceError};
 
+/// Reads an image's manifest. One without layers is written with `"layers": null` by BuildKit and by us, which the
+/// specification's own type refuses.
+///
+/// # Errors
+/// What is not JSON, or no manifest.
+pub fn parse_manifest(bytes: &[u8]) -> Result<ImageManifest, serde_json::Error> {
+    let mut document: serde_json::Value = serde_json::from_slice(bytes)?;
+    if let Some(layers) = document.get_mut("layers").filter(|layers| layers.is_null()) {
+        *layers = serde_json::Value::Array(Vec::new());
+    }
+    serde_json::from_value(document)
+}
+
 /// Serde by `Display` and `FromStr`, for the names that are strings in JSON.
 macro_rules! serde_as_string {
     ($type:ty) => {
@@ -39,3 +52,25 @@ macro_rules! serde_as_string {
     };
 }
 pub(crate) use serde_as_string;
+
+#[cfg(test)]
+mod tests {
+    use super::parse_manifest;
+
+    #[test]
+    fn a_manifest_may_have_no_layers() {
+        let digest = format!("sha256:{}", "0".repeat(64));
+        for (layers, count) in [("null", 0), ("[]", 0)] {
+            let text = format!(
+                r#"{{"schemaVersion": 2, "config": {{"mediaType": "a/b", "digest": "{digest}", "size": 1}}, "layers": {layers}}}"#
+            );
+            assert_eq!(
+                parse_manifest(text.as_bytes())
+                    .map(|manifest| manifest.layers().len())
+                    .ok(),
+                Some(count)
+            );
+        }
+        assert!(parse_manifest(b"{}").is_err());
+    }
+}

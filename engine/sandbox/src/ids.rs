@@ -2,10 +2,11 @@
 
 use std::fs;
 
-use crate::{Error, User};
+use crate::{Error, MountKind, Step};
 
-/// Checks the ids of a user before the kernel refuses them with a bare "invalid argument".
-pub(crate) fn check(user: &User) -> Result<(), Error> {
+/// Checks the ids of a step's user and secrets before the kernel refuses them with a bare "invalid argument".
+pub(crate) fn check(step: &Step) -> Result<(), Error> {
+    let user = &step.user;
     let (uids, gids) = (map("uid_map"), map("gid_map"));
     let missing = |kind: &str, id: u32| {
         Err(Error::Environment(format!(
@@ -18,6 +19,17 @@ pub(crate) fn check(user: &User) -> Result<(), Error> {
     }
     if !holds(gids.as_deref(), user.gid) {
         return missing("group", user.gid);
+    }
+    for mount in &step.mounts {
+        match mount.kind {
+            MountKind::Secret { uid, .. } if !holds(uids.as_deref(), uid) => {
+                return missing("secret's owner", uid);
+            }
+            MountKind::Secret { gid, .. } if !holds(gids.as_deref(), gid) => {
+                return missing("secret's group", gid);
+            }
+            _ => {}
+        }
     }
     // Where groups may not be set, as with a mapping of one id, the step goes without further ones.
     let may_set = fs::read_to_string("/proc/self/setgroups").is_ok_and(|word| word.trim() == "allow");

@@ -113,7 +113,7 @@ impl Drop for Running {
 /// When the step is not well-formed, or the helper cannot be started.
 pub fn spawn(step: &Step) -> Result<Running, Error> {
     check(step)?;
-    ids::check(&step.user)?;
+    ids::check(step)?;
     let id = next_id();
     let dir = step.state_dir.join(format!("step-{id}"));
     fs::create_dir_all(&dir).map_err(|error| Error::path("create", &dir, error))?;

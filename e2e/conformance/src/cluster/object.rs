@@ -52,6 +52,16 @@ fn unsuitable_build(build: &Build) -> Option<&'static str> {
     if asks_more {
         return Some("an ImageBuild of these objects cannot ask for it");
     }
+    if build.args.contains_key("SOURCE_DATE_EPOCH") {
+        return Some("a cluster's layers never have times later than SOURCE_DATE_EPOCH");
+    }
+    if build
+        .dockerfile
+        .as_ref()
+        .is_some_and(|text| text.contains("/proc/self/status"))
+    {
+        return Some("a pod has fewer capabilities than a daemon of root's");
+    }
     if build.platform.is_some() {
         return Some("it is for another platform");
     }
