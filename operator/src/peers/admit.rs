@@ -30,7 +30,7 @@ impl Limits {
 
 /// A build that runs or wants to.
 #[derive(Debug, Clone, Copy)]
-pub struct Candidate<'a> {
+pub(super) struct Candidate<'a> {
     /// Tells builds apart.
     pub uid: &'a str,
     /// Its namespace.
