@@ -26,7 +26,10 @@ pub const STAGES_COMPLETE: &str = "StagesComplete";
 /// Every tag has been written, read back and verified.
 pub const PUSHED: &str = "Pushed";
 
-/// Every type, in the order in which `kubectl describe` shows them.
+/// What the cache mounts hold is kept for the next build. Only there when a stage that runs has cache mounts.
+pub const CACHE_MOUNTS_KEPT: &str = "CacheMountsKept";
+
+/// Every type that each build has, in the order in which `kubectl describe` shows them.
 pub const ALL: [&str; 7] = [
     READY,
     RECONCILING,

@@ -5,11 +5,13 @@
 //!                  │ ImageBuild slipway.build/v1… │
 //! API server: schema, defaults, CEL rules ── all from these types, printed by `crdgen` into the chart
 //! ```
-//! This room holds types, constants and one function over conditions. It does no input or output, decides nothing, and
+//! This room holds types, constants, and pure functions over conditions and the claims of cache mounts. It does no input or output, decides nothing, and
 //! depends on nothing of the engine: a user's own program can use it to create builds.
 
+pub mod claims;
 pub mod conditions;
 pub mod names;
+pub mod quantity;
 pub mod reasons;
 mod rules;
 mod spec;
@@ -17,9 +19,10 @@ mod status;
 
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 pub use spec::{
-    Arg, ArgSource, Cache, CacheMode, Concurrency, ConcurrencyPolicy, ConfigMapSource, DEFAULT_DOCKERFILE,
-    DEFAULT_PLATFORM, DEFAULT_RETRIES, DEFAULT_TIMEOUT, DebugOptions, Dockerfile, EnvVar, ImageBuild,
-    ImageBuildSpec, KeyRef, KeyToPath, NameRef, Output, Pods, Secret, Source, StagePods,
+    AccessMode, Arg, ArgSource, Cache, CacheMode, CacheMounts, Concurrency, ConcurrencyPolicy,
+    ConfigMapSource, DEFAULT_DOCKERFILE, DEFAULT_PLATFORM, DEFAULT_RETRIES, DEFAULT_TIMEOUT, DebugOptions,
+    Dockerfile, EnvVar, ImageBuild, ImageBuildSpec, KeyRef, KeyToPath, NameRef, Output, Pods, Secret, Source,
+    StagePods,
 };
 pub use status::{
     FailureStatus, ImageBuildStatus, ImageStatus, Phase, PlanStatus, PlatformImage, QueueStatus, Run,

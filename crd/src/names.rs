@@ -9,7 +9,7 @@ pub const FIELD_MANAGER: &str = "slipway";
 pub const LABEL_BUILD: &str = "slipway.build/build";
 /// Label: number of the ImageBuild's run that a pod was made for, as `status.runs` counts them.
 pub const LABEL_RUN: &str = "slipway.build/run";
-/// Label: `plan` or `stage`.
+/// Label: `plan`, `stage` or `request`; `cache` for the claim of a cache mount.
 pub const LABEL_KIND: &str = "slipway.build/kind";
 /// Label: id of the stage in the plan, like `build-linux-amd64`; stage pods only.
 pub const LABEL_STAGE: &str = "slipway.build/stage";
@@ -17,6 +17,16 @@ pub const LABEL_STAGE: &str = "slipway.build/stage";
 pub const LABEL_PLATFORM: &str = "slipway.build/platform";
 /// Label: which attempt at its work a pod is, from 1.
 pub const LABEL_ATTEMPT: &str = "slipway.build/attempt";
+/// Prefix of a label for each claim of a cache mount that a stage pod uses, with the claim's name behind it; the value is
+/// its sharing: `shared`, `private` or `locked`.
+pub const LABEL_CLAIM_PREFIX: &str = "cache.slipway.build/";
+
+/// Label: id of the cache mount that a claim holds, shortened with a hash; claims only.
+pub const LABEL_CACHE: &str = "slipway.build/cache";
+/// Label: the architecture that a claim's content is for, like `amd64` or `arm-v7`; claims only.
+pub const LABEL_ARCHITECTURE: &str = "slipway.build/architecture";
+/// Label: which of the claims of an id and architecture it is, from 0; claims only.
+pub const LABEL_NUMBER: &str = "slipway.build/number";
 
 /// Annotation of an ImageBuild: stop what it is doing. A value that has not been seen before, best a sentence that says why,
 /// cancels the run that is under way or waits; it does nothing to a later one.

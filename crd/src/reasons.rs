@@ -65,6 +65,12 @@ pub const REGISTRY_UNREACHABLE: &str = "RegistryUnreachable";
 pub const REGISTRY_ERROR: &str = "RegistryError";
 /// What a registry gave back is not what was written.
 pub const DIGEST_MISMATCH: &str = "DigestMismatch";
+/// A stage waits for a cache mount with `sharing=locked` that another stage, perhaps of another build, uses.
+pub const CACHE_MOUNT_IN_USE: &str = "CacheMountInUse";
+/// The API server refuses the claim of a cache mount.
+pub const CACHE_CLAIM_REFUSED: &str = "CacheClaimRefused";
+/// There is no storage class for cache mounts: what they hold is lost with each pod.
+pub const NO_STORAGE_CLASS: &str = "NoStorageClass";
 /// A fault of Slipway.
 pub const INTERNAL: &str = "Internal";
 
@@ -96,6 +102,8 @@ pub const STAGE_SHARED: &str = "StageShared";
 pub const MADE_ROOM: &str = "MadeRoom";
 /// Event: `spec.pods.stages` names what is no stage of the plan.
 pub const STAGE_UNKNOWN: &str = "StageUnknown";
+/// Event: the claim of a cache mount could not be grown to the size that the spec asks for.
+pub const CACHE_CLAIM_NOT_GROWN: &str = "CacheClaimNotGrown";
 /// Event: the plan is there.
 pub const PLANNED: &str = "Planned";
 /// Event: a finished ImageBuild was deleted as `spec.ttlSecondsAfterFinished` or a history limit of its concurrency group

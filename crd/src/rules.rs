@@ -67,6 +67,16 @@ pub(crate) const NO_CACHE_ONCE: (&str, &str) = (
     "!(has(self.noCache) && self.noCache && has(self.noCacheStages) && size(self.noCacheStages) > 0)",
     "spec.cache: give either noCache: true (all stages) or noCacheStages (some), not both",
 );
+/// An amount of storage.
+pub(crate) const CACHE_MOUNT_SIZE: (&str, &str) = (
+    "self.matches('^[0-9]+([.][0-9]+)?(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)?$') && self.matches('[1-9]')",
+    "spec.cache.mounts.size: must be an amount of storage greater than 0, for example 500Mi or 10Gi",
+);
+/// The name of a class.
+pub(crate) const STORAGE_CLASS: (&str, &str) = (
+    "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",
+    "spec.cache.mounts.storageClassName: must be the name of a StorageClass, as kubectl get storageclasses shows it; leave it out for the cluster's default",
+);
 /// Names of arguments.
 pub(crate) const ARG_NAME: (&str, &str) = (
     "self.matches('^[A-Za-z_][A-Za-z0-9_]*$')",
@@ -114,6 +124,6 @@ pub(crate) const CONCURRENCY_GROUP: (&str, &str) = (
 );
 /// Labels of pods that are ours.
 pub(crate) const POD_LABELS: (&str, &str) = (
-    "self.all(key, !key.startsWith('slipway.build/') && !key.startsWith('app.kubernetes.io/'))",
-    "spec.pods.labels and spec.pods.stages.*.labels: the prefixes slipway.build/ and app.kubernetes.io/ belong to the operator; choose another prefix",
+    "self.all(key, !key.startsWith('slipway.build/') && !key.startsWith('cache.slipway.build/') && !key.startsWith('app.kubernetes.io/'))",
+    "spec.pods.labels and spec.pods.stages.*.labels: the prefixes slipway.build/, cache.slipway.build/ and app.kubernetes.io/ belong to the operator; choose another prefix",
 );

@@ -12,6 +12,7 @@
 mod cache;
 mod concurrency;
 mod debug;
+mod mounts;
 mod output;
 mod pods;
 mod secrets;
@@ -28,6 +29,7 @@ use crate::{rules, status::ImageBuildStatus};
 pub use cache::{Cache, CacheMode};
 pub use concurrency::{Concurrency, ConcurrencyPolicy};
 pub use debug::DebugOptions;
+pub use mounts::{AccessMode, CacheMounts};
 pub use output::Output;
 pub use pods::{EnvVar, Pods, StagePods};
 pub use secrets::Secret;

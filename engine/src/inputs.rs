@@ -8,7 +8,7 @@ use crate::{
     store::StepRecord,
 };
 use futures::future::BoxFuture;
-use slipway_plan::{ImageSource, StageIndex};
+use slipway_plan::{ImageSource, Sharing, StageIndex};
 use std::{path::PathBuf, sync::Arc};
 use zeroize::Zeroizing;
 
@@ -28,6 +28,13 @@ pub trait Inputs: Send + Sync {
 
     /// The socket of an SSH agent, if one is offered.
     fn ssh(&self, id: &str) -> Result<Option<PathBuf>>;
+
+    /// Where the cache mounts of this id are kept, if not in the store: on a volume that outlives it. Who else may use it
+    /// at the same time is then settled outside.
+    fn caches(&self, id: &str, sharing: Sharing) -> Option<PathBuf> {
+        let _ = (id, sharing);
+        None
+    }
 }
 
 /// A result of an instruction that a cache outside the store has.

@@ -32,7 +32,7 @@ use std::{
 mod caches;
 mod gc;
 
-pub use caches::{CacheKey, CacheMount};
+pub use caches::{CacheKey, CacheMount, Caches};
 pub use gc::{Collected, Usage};
 
 /// A layer store.

@@ -1,5 +1,7 @@
 //! Fourth step: does what was decided. Every action may be done twice without harm.
 
+mod claims;
+
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::{
@@ -17,6 +19,7 @@ use crate::{
     facts::{Args, Refusal},
     memory::Memory,
     pods::{self, Maker},
+    report::Told,
     validate,
 };
 
@@ -37,6 +40,8 @@ pub struct Applier<'a> {
     pub args: &'a Args,
     /// Its plan and schedule, once they are known.
     pub plan: Option<(&'a Digest, &'a Schedule)>,
+    /// Where turns of claims are told.
+    pub told: &'a Told,
 }
 
 /// Why an action could not be done.
@@ -64,9 +69,14 @@ impl Applier<'_> {
     /// Does every action that is not slow, all at once; deletions first in the list stay first. Gives the pods that were
     /// refused.
     pub async fn apply(&self, actions: &[Action]) -> Result<Vec<Refusal>, ApplyError> {
+        // Of pods that share a volume for one node, the scheduler should see the first one first: it chooses the node.
+        let joins = |action: &&Action| matches!(action, Action::StartStage { claims, .. } if claims.iter().any(|claim| claim.joins));
+        let (later, first): (Vec<&Action>, Vec<&Action>) = actions.iter().partition(joins);
         let mut refusals = Vec::new();
-        for result in join_all(actions.iter().map(|action| self.one(action))).await {
-            refusals.extend(result?);
+        for actions in [first, later] {
+            for result in join_all(actions.into_iter().map(|action| self.one(action))).await {
+                refusals.extend(result?);
+            }
         }
         Ok(refusals)
     }
@@ -88,6 +98,7 @@ impl Applier<'_> {
                 stage,
                 attempt,
                 out_of_memory,
+                claims,
             } => {
                 let known = self
                     .plan
@@ -96,7 +107,11 @@ impl Applier<'_> {
                     what: format!("start stage {stage}"),
                     why: "the plan has no such stage".to_owned(),
                 })?;
-                self.create(maker.stage_pod(plan, stage, *attempt, *out_of_memory))
+                let volumes = match self.claims(claims).await? {
+                    Ok(volumes) => volumes,
+                    Err(refusal) => return Ok(Some(refusal)),
+                };
+                self.create(maker.stage_pod(plan, stage, *attempt, *out_of_memory, &volumes))
                     .await
             }
             Action::DeletePod { name } => self.delete(name).await.map(|()| None),
@@ -237,9 +252,14 @@ fn no_user_namespace(name: &str) -> Refusal {
     }
 }
 
+/// Whether a namespace's quota is what the API server refuses for.
+fn is_quota(status: &Status) -> bool {
+    status.code == 403 && status.message.contains("exceeded quota")
+}
+
 /// The API server's no, told as a person needs it.
 fn refusal(name: &str, status: &Status) -> Refusal {
-    let quota = status.code == 403 && status.message.contains("exceeded quota");
+    let quota = is_quota(status);
     let (reason, advice) = if quota {
         (
             reasons::QUOTA_EXCEEDED,

@@ -7,6 +7,7 @@ use k8s_openapi::{
     apimachinery::pkg::api::resource::Quantity,
 };
 use serde::{Deserialize, Serialize};
+use slipway_crd::{AccessMode, claims};
 use slipway_plan::protocol::RegistryHost;
 
 use crate::{
@@ -69,7 +70,7 @@ pub struct Config {
     /// Registries that need settings.
     #[serde(default)]
     pub registries: Vec<RegistryHost>,
-    /// What the operator does about caches in registries.
+    /// What is kept from build to build.
     #[serde(default)]
     pub cache: Cache,
     /// How many builds may run at the same time.
@@ -81,15 +82,6 @@ pub struct Config {
     /// The pods of builds that are over.
     #[serde(default)]
     pub finished_pods: FinishedPods,
-}
-
-/// What the operator does about caches in registries.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Cache {
-    /// How it prunes them; not at all when left out.
-    #[serde(default)]
-    pub prune: Option<Prune>,
 }
 
 /// How cache repositories are pruned.
@@ -132,6 +124,77 @@ impl Default for FinishedPods {
             keep_builds_per_namespace: 50,
         }
     }
+}
+
+/// What is kept from build to build.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Cache {
+    /// The volumes of cache mounts.
+    #[serde(default)]
+    pub mounts: CacheMounts,
+    /// How cache repositories are pruned; not at all when left out.
+    #[serde(default)]
+    pub prune: Option<Prune>,
+}
+
+/// The volumes of cache mounts, for builds whose `spec.cache.mounts` says nothing else.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CacheMounts {
+    /// Their storage class; the cluster's default when left out.
+    #[serde(default)]
+    pub storage_class_name: Option<String>,
+    /// The size of each, a quantity.
+    #[serde(default = "ten_gibibytes")]
+    pub size: String,
+    /// Their access mode.
+    #[serde(default)]
+    pub access_mode: AccessMode,
+    /// Which of them go by themselves.
+    #[serde(default)]
+    pub prune: PruneMounts,
+}
+
+/// Which claims of cache mounts go by themselves; none when nothing is set.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PruneMounts {
+    /// Those that no stage has used for so long, like `720h`.
+    #[serde(default)]
+    pub max_age: Option<kube::core::Duration>,
+    /// What those of one namespace may have together, a quantity; the longest unused go first.
+    #[serde(default)]
+    pub max_size: Option<Quantity>,
+}
+
+impl PruneMounts {
+    /// As the rules of [`slipway_crd::claims`].
+    pub fn rules(&self) -> claims::Prune {
+        claims::Prune {
+            max_age: self.max_age.map(Duration::from),
+            max_size: self
+                .max_size
+                .as_ref()
+                .and_then(|size| slipway_crd::quantity::bytes(&size.0)),
+            ..claims::Prune::default()
+        }
+    }
+}
+
+impl Default for CacheMounts {
+    fn default() -> Self {
+        Self {
+            storage_class_name: None,
+            size: ten_gibibytes(),
+            access_mode: AccessMode::default(),
+            prune: PruneMounts::default(),
+        }
+    }
+}
+
+fn ten_gibibytes() -> String {
+    "10Gi".to_owned()
 }
 
 /// What separates a build from its node.
@@ -265,18 +328,24 @@ mod tests {
         assert_eq!(config.start_timeout(), Duration::from_mins(5));
         assert!(!config.limits.any());
         assert_eq!(config.finished_pods.keep_seconds, 24 * 3600);
+        assert_eq!(config.cache.mounts.size, "10Gi");
     }
 
     #[test]
     fn everything_that_the_chart_can_say_is_understood() {
         let config = Config::parse(
-            "runner:\n  image: r\n  imagePullPolicy: Never\n  imagePullSecrets: [{name: pull}]\n  resources: {limits: {memory: 1Gi}}\n  maxRetryMemory: 8Gi\n  env: [{name: HTTPS_PROXY, value: 'http://proxy:3128'}]\n  nodeSelector: {a: b}\n  tolerations: [{operator: Exists}]\n  startTimeoutSeconds: 10\n  storeSizeLimit: 20Gi\nregistries:\n- host: docker.io\n  mirrors: [mirror.example.com]\n- host: registry.slipway.test:5000\n  insecure: true\nisolation: {mode: Privileged}\ncache: {prune: {interval: 24h, maxAge: 720h}}\nlimits: {maxRunning: 20, maxRunningPerNamespace: 5}\nfinishedPods: {keepSeconds: 60, keepBuildsPerNamespace: 3}\npolicies: {appliesTo: [team-*], allowedBases: [docker.io/library], forcedLabels: {a: b}, defaultCacheRepository: 'r.example.com/cache/{namespace}'}\n",
+            "runner:\n  image: r\n  imagePullPolicy: Never\n  imagePullSecrets: [{name: pull}]\n  resources: {limits: {memory: 1Gi}}\n  maxRetryMemory: 8Gi\n  env: [{name: HTTPS_PROXY, value: 'http://proxy:3128'}]\n  nodeSelector: {a: b}\n  tolerations: [{operator: Exists}]\n  startTimeoutSeconds: 10\n  storeSizeLimit: 20Gi\nregistries:\n- host: docker.io\n  mirrors: [mirror.example.com]\n- host: registry.slipway.test:5000\n  insecure: true\nisolation: {mode: Privileged}\ncache: {prune: {interval: 24h, maxAge: 720h}, mounts: {storageClassName: fast, size: 1Gi, accessMode: ReadWriteMany, prune: {maxAge: 720h, maxSize: 100Gi}}}\nlimits: {maxRunning: 20, maxRunningPerNamespace: 5}\nfinishedPods: {keepSeconds: 60, keepBuildsPerNamespace: 3}\npolicies: {appliesTo: [team-*], allowedBases: [docker.io/library], forcedLabels: {a: b}, defaultCacheRepository: 'r.example.com/cache/{namespace}'}\n",
         )
         .unwrap();
         assert_eq!(config.peers().limits.max_running_per_namespace, 5);
         assert_eq!(config.peers().keep_pods_of, 3);
         let prune = config.cache.prune.unwrap();
         assert_eq!(Duration::from(prune.max_age), Duration::from_hours(720));
+        let rules = config.cache.mounts.prune.rules();
+        assert_eq!(
+            (rules.max_age, rules.max_size),
+            (Some(Duration::from_hours(720)), Some(100 << 30))
+        );
         assert!(config.registries[1].insecure);
         assert_eq!(config.isolation.mode, IsolationMode::Privileged);
         assert_eq!(config.runner.resources.limits.unwrap()["memory"].0, "1Gi");

@@ -21,6 +21,7 @@ use slipway_oci::Digest;
 use crate::{
     apply::{Applier, ApplyError},
     assemble,
+    claims::{self, Caches, Desk, Waiter},
     config::Config,
     decide::{self, Action, Observed},
     facts::{Facts, Fault, Lookup},
@@ -34,6 +35,7 @@ use crate::{
     report::{Reporter, Told},
     validate,
 };
+use tokio::sync::OwnedMutexGuard;
 
 /// A reconcile asks the registry at most twice and is refused pods at most once; more turns than this are a fault.
 const TURNS: usize = 8;
@@ -57,6 +59,8 @@ pub struct Context {
     /// The other builds.
     pub peers: Arc<Peers>,
     pods: PodStore,
+    /// Who waits for the claims of cache mounts.
+    pub desk: Arc<Desk>,
 }
 
 /// Why a reconcile did not come to its end; it is tried again.
@@ -92,10 +96,17 @@ pub async fn run(
     recorder: Recorder,
     shutdown: impl Future<Output = ()> + Send + Sync + 'static,
 ) {
-    let (pods, pod_changes) = watch_pods(&client, namespace.as_deref());
+    let (desk, for_claims) = Desk::new();
+    let desk = Arc::new(desk);
+    let (pods, pod_changes) = watch_pods(&client, namespace.as_deref(), Arc::clone(&desk));
     let (peers, woken) = Peers::new(config.peers());
     let peers = Arc::new(peers);
-    let (builds, build_changes) = watch_builds(&client, namespace.as_deref(), Arc::clone(&peers));
+    let (builds, build_changes) = watch_builds(
+        &client,
+        namespace.as_deref(),
+        Arc::clone(&peers),
+        Arc::clone(&desk),
+    );
     let told = Told::start(recorder, Arc::clone(&metrics));
     let context = Arc::new(Context {
         client,
@@ -106,10 +117,12 @@ pub async fn run(
         told,
         peers,
         pods: PodStore::new(pods),
+        desk,
     });
     let controller = Controller::for_stream(build_changes, builds)
         .owns_stream(pod_changes)
         .reconcile_on(woken)
+        .reconcile_on(for_claims)
         .graceful_shutdown_on(shutdown);
     let sweeper = sweep(controller.store(), Arc::clone(&context));
     let pruner = prune::run(
@@ -118,6 +131,15 @@ pub async fn run(
         Arc::clone(&context.connect),
         context.config.cache.prune,
         context.config.policies.clone(),
+    );
+    let pruned = Arc::clone(&context);
+    let rules = context.config.cache.mounts.prune.rules();
+    let claim_pruner = claims::prune::run(
+        &pruned.client,
+        namespace.as_deref(),
+        &rules,
+        &pruned.desk,
+        &pruned.metrics,
     );
     let work = controller
         .run(reconcile, after_error, context)
@@ -136,6 +158,7 @@ pub async fn run(
         () = work => {}
         () = sweeper => {}
         () = pruner => {}
+        () = claim_pruner => {}
     }
 }
 
@@ -155,6 +178,7 @@ fn watch_builds(
     client: &Client,
     namespace: Option<&str>,
     peers: Arc<Peers>,
+    desk: Arc<Desk>,
 ) -> (
     reflector::Store<Guarded>,
     impl Stream<Item = Result<Guarded, watcher::Error>> + Send + 'static,
@@ -163,7 +187,12 @@ fn watch_builds(
     let changes = watcher(api::<Guarded>(client, namespace), watcher::Config::default())
         .default_backoff()
         .reflect(writer)
-        .inspect_ok(move |event| peers.see(event))
+        .inspect_ok(move |event| {
+            peers.see(event);
+            if let watcher::Event::Delete(build) = event {
+                desk.gone(&build.uid().unwrap_or_default());
+            }
+        })
         .applied_objects();
     (store, changes)
 }
@@ -172,6 +201,7 @@ fn watch_builds(
 fn watch_pods(
     client: &Client,
     namespace: Option<&str>,
+    desk: Arc<Desk>,
 ) -> (
     reflector::Store<Pod>,
     impl Stream<Item = Result<Pod, watcher::Error>> + Send + 'static,
@@ -191,7 +221,8 @@ fn watch_pods(
     // Half of a stored pod, and never read.
     .modify(|pod| pod.metadata.managed_fields = None)
     .reflect(writer)
-    .touched_objects();
+    .touched_objects()
+    .inspect_ok(move |pod| desk.changed(pod));
     (store, changes)
 }
 
@@ -203,6 +234,7 @@ async fn sweep(builds: reflector::Store<Guarded>, context: Arc<Context>) {
         let uids: HashSet<String> = builds.state().iter().filter_map(|build| build.uid()).collect();
         context.memory.keep_only(&uids);
         context.metrics.keep_only(&uids);
+        context.desk.keep_only(&uids);
     }
 }
 
@@ -289,6 +321,7 @@ impl Work<'_> {
             peers,
             pods: _,
             connect: _,
+            desk,
         } = self.context;
         if self.ask().await?.is_none() {
             // Deleted meanwhile.
@@ -298,6 +331,7 @@ impl Work<'_> {
             let wanted = decide::wanted_stages(&self.build, schedule);
             self.facts.peers.stages = peers.claim_stages(&self.build, wanted);
         }
+        let turn = self.look_at_caches().await?;
         let mut views = observe::pods(self.pods, memory, &self.build);
         let (namespace, now) = (self.build.namespace().unwrap_or_default(), Timestamp::now());
         observe::stuck::explain(client, &namespace, &mut views, now)
@@ -315,6 +349,12 @@ impl Work<'_> {
         };
         let decision = decide::decide(&observed);
 
+        desk.waits(
+            &self.uid,
+            decision
+                .waits
+                .map(|locked| Waiter::of(&self.build, locked.into_iter().collect())),
+        );
         let (slow, quick): (Vec<Action>, Vec<Action>) =
             decision.actions.into_iter().partition(Action::is_slow);
         let run = decision.status.runs;
@@ -335,8 +375,10 @@ impl Work<'_> {
             run,
             args: &self.args,
             plan: plan.as_ref().zip(schedule.map(AsRef::as_ref)),
+            told,
         };
         let refused = applier.apply(&quick).await?;
+        drop(turn);
         if !refused.is_empty() && self.facts.refused.is_empty() {
             // The status must not speak of pods that are not there.
             self.facts.refused = refused;
@@ -413,6 +455,44 @@ impl Work<'_> {
             self.facts.peers.admission = Some(admission);
         }
         Ok(Some(()))
+    }
+
+    /// Looks who uses and who wants the claims of cache mounts, if this build wants some. Until what this gives is dropped,
+    /// no other build of the namespace can take any.
+    async fn look_at_caches(&mut self) -> Result<Option<OwnedMutexGuard<()>>, ReconcileError> {
+        let wants = match &self.facts.schedule {
+            Lookup::Done(schedule) => schedule.stages.iter().any(|stage| !stage.caches.is_empty()),
+            Lookup::Untried | Lookup::Failed(_) => false,
+        };
+        let ended = self
+            .build
+            .status
+            .as_ref()
+            .is_some_and(|status| status.phase.unwrap_or_default().is_final());
+        if !wants || ended {
+            return Ok(None);
+        }
+        let namespace = self.build.namespace().unwrap_or_default();
+        let Context {
+            client,
+            config,
+            memory,
+            desk,
+            ..
+        } = self.context;
+        let has_class = self.build.spec.cache.mounts.storage_class_name.is_some()
+            || config.cache.mounts.storage_class_name.is_some()
+            || desk
+                .has_default_class(client, &namespace)
+                .await
+                .map_err(|error| ReconcileError::Observe(Box::new(error)))?;
+        let turn = desk.turn(&namespace).await;
+        self.facts.caches = Caches {
+            uses: observe::claim_uses(self.pods, memory, &namespace),
+            waiters: desk.waiters(&namespace, &self.uid),
+            no_class: !has_class,
+        };
+        Ok(Some(turn))
     }
 
     async fn fetch_schedule(&mut self, plan: &Digest, run: i64) -> Result<(), ReconcileError> {

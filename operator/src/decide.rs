@@ -11,8 +11,10 @@
 //! ```
 //! A decision always starts at the beginning and re-checks everything; it never depends on why it was asked for. The
 //! files below it: `life` when a run begins and ends; `queue` waiting for other builds, and cancellation; `plan` and
-//! `stages` what pods are needed; `rest` what happens when a run is over; `told` the conditions.
+//! `stages` what pods are needed; `caches` the claims that they use; `rest` what happens when a run is over; `told` the
+//! conditions.
 
+mod caches;
 mod life;
 mod plan;
 mod queue;
@@ -22,13 +24,14 @@ mod shared;
 mod stages;
 mod told;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use slipway_crd::{FailureStatus, ImageBuild, ImageBuildStatus, Phase, reasons};
 use slipway_oci::Digest;
 
 use crate::{
+    claims::{Grant, Use},
     facts::{Facts, Publication},
     pod_view::PodView,
     policy::Policies,
@@ -75,6 +78,8 @@ pub enum Action {
         attempt: u32,
         /// How many of its pods ran out of memory before.
         out_of_memory: u32,
+        /// The claims for its cache mounts; a mount without one is lost with the pod.
+        claims: Vec<Grant>,
     },
     /// Delete a pod.
     DeletePod {
@@ -123,6 +128,8 @@ pub struct Decision {
     pub turns: Vec<Turn>,
     /// Look again after this time even if nothing changes.
     pub again: Option<Duration>,
+    /// A stage waits for the claims of its cache mounts: those that it wants for itself alone.
+    pub waits: Option<BTreeSet<String>>,
 }
 
 /// Decides.
@@ -144,6 +151,9 @@ struct Draft<'a> {
     status: ImageBuildStatus,
     turns: Vec<Turn>,
     again: Option<Duration>,
+    /// Claims that this decision has granted.
+    taken: Vec<Use>,
+    waits: Option<BTreeSet<String>>,
     /// What keeps the build from going on right now, for the conditions: reason and message.
     held: Option<(&'static str, String)>,
 }
@@ -157,6 +167,8 @@ impl<'a> Draft<'a> {
             status,
             turns: Vec::new(),
             again: None,
+            taken: Vec::new(),
+            waits: None,
             held: None,
         }
     }
@@ -167,6 +179,7 @@ impl<'a> Draft<'a> {
             status: self.status,
             turns: self.turns,
             again: self.again,
+            waits: self.waits,
         }
     }
 

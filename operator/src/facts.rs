@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use crate::claims::Caches;
 use slipway_oci::{Digest, Platform, Reference};
 use slipway_plan::protocol::Schedule;
 
@@ -48,6 +49,8 @@ pub struct Facts {
     pub refused: Vec<Refusal>,
     /// The other builds, as far as this one depends on them.
     pub peers: Others,
+    /// The cache mounts of the namespace; looked at when a stage of the schedule has some.
+    pub caches: Caches,
 }
 
 /// A pod that the API server refused.

@@ -61,6 +61,7 @@ pub(crate) fn stage(name: &str, needs: &[usize]) -> ScheduledStage {
         needs: needs.to_vec(),
         cached: None,
         secrets: Vec::new(),
+        caches: Vec::new(),
         steps: 3,
     }
 }

@@ -20,6 +20,7 @@
 
 pub mod apply;
 pub mod assemble;
+pub mod claims;
 pub mod config;
 pub mod controller;
 pub mod decide;

@@ -4,7 +4,7 @@
 //! for lost.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -112,6 +112,22 @@ impl Memory {
         self.lock().user_namespaces = true;
     }
 
+    /// The pods of a namespace that were just created and are not among `shown`, of every build.
+    pub fn just_created(&self, namespace: &str, shown: &HashSet<&str>) -> Vec<Pod> {
+        let inner = self.lock();
+        inner
+            .builds
+            .values()
+            .flat_map(|build| &build.created)
+            .filter(|(name, (since, pod))| {
+                since.elapsed() < UNSEEN
+                    && pod.metadata.namespace.as_deref() == Some(namespace)
+                    && !shown.contains(name.as_str())
+            })
+            .map(|(_, (_, pod))| pod.clone())
+            .collect()
+    }
+
     /// What the registry did to this run, unless its last answer was good.
     pub fn trouble(&self, uid: &str, run: i64) -> Option<Trouble> {
         let inner = self.lock();
@@ -149,7 +165,7 @@ impl Memory {
     }
 
     /// Forgets the builds that are not in `uids`.
-    pub fn keep_only(&self, uids: &std::collections::HashSet<String>) {
+    pub fn keep_only(&self, uids: &HashSet<String>) {
         self.lock().builds.retain(|uid, _| uids.contains(uid));
     }
 }

@@ -20,6 +20,32 @@ pub fn request(build: &str, run: i64) -> String {
     bounded(&format!("{build}-{run}-request"))
 }
 
+/// The claim of a cache mount.
+pub fn claim(id: &str, architecture: &str, number: u32) -> String {
+    bounded(&format!(
+        "slipway-cache-{}-{architecture}-{number}",
+        cache_label(id)
+    ))
+}
+
+/// The value of the label `slipway.build/cache`: what is readable of the id, and a hash, so that two ids never meet.
+pub fn cache_label(id: &str) -> String {
+    let mut readable = String::new();
+    for c in id.chars().map(|c| c.to_ascii_lowercase()) {
+        if c.is_ascii_lowercase() || c.is_ascii_digit() {
+            readable.push(c);
+        } else if !readable.is_empty() && !readable.ends_with('-') {
+            readable.push('-');
+        }
+    }
+    readable.truncate(20);
+    let hash = hex::encode(Sha256::digest(id));
+    format!("{readable}-{}", hash.get(..8).unwrap_or_default())
+        .replace("--", "-")
+        .trim_start_matches('-')
+        .to_owned()
+}
+
 /// The value of the label `slipway.build/build`.
 pub fn build_label(build: &str) -> String {
     bounded(build)
@@ -56,6 +82,31 @@ mod tests {
             "shop-3-build-linux-amd64-2"
         );
         assert_eq!(request("shop", 3), "shop-3-request");
+    }
+
+    #[test]
+    fn a_claims_name_shows_its_id() {
+        let name = claim("/root/.npm", "amd64", 0);
+        assert!(
+            name.starts_with("slipway-cache-root-npm-") && name.ends_with("-amd64-0"),
+            "{name}"
+        );
+        let ids = [
+            "/root/.npm",
+            "root/npm",
+            "/",
+            "é",
+            "",
+            &"x/".repeat(200),
+            &"x/".repeat(201),
+        ];
+        let names: Vec<_> = ids.iter().map(|id| claim(id, "arm-v7", 12)).collect();
+        for (index, name) in names.iter().enumerate() {
+            assert!(name.len() <= LIMIT && name.ends_with("-arm-v7-12"), "{name}");
+            assert!(!names[..index].contains(name), "{name} twice");
+            let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+            assert!(name.chars().all(fits) && !name.contains("--"), "{name}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 pub mod stuck;
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use futures::future::{try_join, try_join_all};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
@@ -10,6 +10,7 @@ use kube::{Api, Client, ResourceExt as _, api::ListParams, runtime::reflector};
 use slipway_crd::{ImageBuild, names, reasons};
 
 use crate::{
+    claims::{self, Use},
     facts::{Args, Fault},
     memory::Memory,
     naming,
@@ -36,6 +37,34 @@ pub fn pods(store: &reflector::Store<Pod>, memory: &Memory, build: &ImageBuild) 
         .collect();
     memory.complete(&uid, &mut pods);
     pods.iter().filter_map(|pod| PodView::of(pod)).collect()
+}
+
+/// Who uses the claims of cache mounts in a namespace: pods of any build that have not ended.
+pub fn claim_uses(store: &reflector::Store<Pod>, memory: &Memory, namespace: &str) -> Vec<Use> {
+    let shown: Vec<Arc<Pod>> = store
+        .state()
+        .into_iter()
+        .filter(|pod| pod.metadata.namespace.as_deref() == Some(namespace))
+        .collect();
+    let names: HashSet<&str> = shown
+        .iter()
+        .filter_map(|pod| pod.metadata.name.as_deref())
+        .collect();
+    let created = memory.just_created(namespace, &names);
+    shown
+        .iter()
+        .map(AsRef::as_ref)
+        .chain(&created)
+        .filter(|pod| PodView::of(pod).is_some_and(|view| view.is_alive()))
+        .flat_map(|pod| {
+            claims::of_labels(pod.labels()).map(|(claim, sharing)| Use {
+                claim,
+                sharing,
+                build: pod.labels().get(names::LABEL_BUILD).cloned().unwrap_or_default(),
+                pod: pod.name_any(),
+            })
+        })
+        .collect()
 }
 
 /// What a build refers to.

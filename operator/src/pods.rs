@@ -2,6 +2,7 @@
 //!
 //! Nothing of the spec but `spec.pods` changes the shape of a pod, and nothing at all weakens it.
 
+mod caches;
 mod hold;
 mod isolation;
 mod request;
@@ -26,6 +27,7 @@ use slipway_plan::protocol::{self, ScheduledStage};
 use crate::{config::Config, naming, validate};
 use settings::Settings;
 
+pub use caches::CacheVolume;
 pub use hold::HOLD_CONTAINER;
 pub use isolation::keeps_user_namespace;
 pub use request::{request, request_config_map};
@@ -92,7 +94,14 @@ impl Maker<'_> {
     }
 
     /// The pod of a stage, of whose pods `out_of_memory` ran out of memory before.
-    pub fn stage_pod(&self, plan: &Digest, stage: &ScheduledStage, attempt: u32, out_of_memory: u32) -> Pod {
+    pub fn stage_pod(
+        &self,
+        plan: &Digest,
+        stage: &ScheduledStage,
+        attempt: u32,
+        out_of_memory: u32,
+        caches: &[CacheVolume],
+    ) -> Pod {
         let name = naming::stage_pod(self.name(), self.run, &stage.id, attempt);
         let mut volumes = Volumes::default();
         let sources: Vec<_> = self
@@ -129,6 +138,7 @@ impl Maker<'_> {
                 },
             );
         }
+        caches::mount(&mut volumes, caches);
         let platform = stage.platform.to_string();
         let labels = [
             (names::LABEL_KIND, "stage".to_owned()),
@@ -152,6 +162,7 @@ impl Maker<'_> {
         if let Some(time) = valid.and_then(|valid| valid.hold_failed) {
             hold::add(&mut pod, time, attempt > self.build.spec.retries);
         }
+        caches::mark(&mut pod, caches);
         pod
     }
 

@@ -136,6 +136,8 @@ pub fn inputs(spec: &ImageBuildSpec) -> String {
         scope,
         no_cache,
         no_cache_stages,
+        // Where cache mounts are kept is nothing that an image depends on.
+        mounts: _,
     } = cache;
     let cache = (repository, scope, no_cache, no_cache_stages);
     let inputs = serde_json::json!([
@@ -218,6 +220,7 @@ mod tests {
             json!({"retryMemoryFactor": "2"}),
             json!({"pods": {"nodeSelector": {"a": "b"}}}),
             json!({"cache": {"from": ["r.example.com/main"], "mode": "min"}}),
+            json!({"cache": {"mounts": {"size": "1Gi"}}}),
         ] {
             assert_eq!(inputs(&spec(change.clone())), plain, "{change}");
         }

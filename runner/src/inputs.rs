@@ -11,8 +11,8 @@ use slipway_engine::{
     BuildError, Inputs, Progress, Result, Root, cache::Place, context::Context, images::Images,
 };
 use slipway_plan::{
-    ImageSource, StageIndex,
-    protocol::{FailureReason, SECRETS_DIR},
+    ImageSource, Sharing, StageIndex,
+    protocol::{CACHES_DIR, FailureReason, SECRETS_DIR, ScheduledCache},
 };
 use slipway_registry::Manifest;
 use std::{
@@ -32,6 +32,8 @@ pub(crate) struct PodInputs {
     pub(crate) stored: Arc<StoredPlan>,
     pub(crate) place: Place,
     pub(crate) images: Images,
+    /// The cache mounts of this stage, in the order of their volumes.
+    pub(crate) caches: Vec<ScheduledCache>,
     pub(crate) progress: Progress,
     pub(crate) context_dir: PathBuf,
     pub(crate) context: OnceCell<Arc<dyn Context>>,
@@ -136,5 +138,44 @@ impl Inputs for PodInputs {
 
     fn ssh(&self, _id: &str) -> Result<Option<PathBuf>> {
         Ok(None)
+    }
+
+    fn caches(&self, id: &str, sharing: Sharing) -> Option<PathBuf> {
+        cache_volume(Path::new(CACHES_DIR), &self.caches, id, sharing)
+    }
+}
+
+/// The folder for a cache mount on its volume, if it has one. Never the volume's own root: what a file system keeps there
+/// (`lost+found`) is none of a step's business.
+fn cache_volume(volumes: &Path, caches: &[ScheduledCache], id: &str, sharing: Sharing) -> Option<PathBuf> {
+    let place = caches
+        .iter()
+        .position(|cache| cache.id == id && cache.sharing == sharing)?;
+    let volume = volumes.join(place.to_string());
+    volume.is_dir().then(|| volume.join("slipway"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cache_mount_is_found_by_its_place_and_sharing_and_may_have_no_volume() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = |id: &str, sharing| ScheduledCache {
+            id: id.into(),
+            sharing,
+        };
+        let caches = [
+            cache("/a", Sharing::Shared),
+            cache("/a", Sharing::Locked),
+            cache("/b", Sharing::Private),
+        ];
+        std::fs::create_dir(dir.path().join("1")).unwrap();
+        let find = |id, sharing| cache_volume(dir.path(), &caches, id, sharing);
+        assert_eq!(find("/a", Sharing::Locked), Some(dir.path().join("1/slipway")));
+        assert_eq!(find("/a", Sharing::Shared), None);
+        assert_eq!(find("/b", Sharing::Private), None);
+        assert_eq!(find("/a", Sharing::Private), None);
     }
 }

@@ -46,7 +46,7 @@ pub(crate) async fn run(
         pod.progress.clone(),
     ));
     cache.know(&stored.steps);
-    let environment = Arc::new(environment(&pod, &stored, keep, cache.clone(), cancel)?);
+    let environment = Arc::new(environment(&pod, &stored, index, keep, cache.clone(), cancel)?);
     let result = execute(&environment, &stored, index, &cache, pod.cache()).await?;
     let image = results::assemble(&stored.plan, index, result.root.layers.clone())?;
     publish(&pod, &stored, index, &image, &result.root.content_key).await?;
@@ -95,6 +95,7 @@ async fn execute(
 fn environment(
     pod: &Pod,
     stored: &Arc<StoredPlan>,
+    stage: StageIndex,
     keep: Option<hold::Keeper>,
     cache: Arc<RegistryCache>,
     cancel: CancellationToken,
@@ -106,6 +107,7 @@ fn environment(
             stored: stored.clone(),
             place: pod.places().own().clone(),
             images: Images::new(pod.registries.clone()),
+            caches: stored.schedule.stages[stage].caches.clone(),
             progress: pod.progress.clone(),
             context_dir: Pod::scratch("context"),
             context: OnceCell::new(),

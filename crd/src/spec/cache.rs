@@ -9,6 +9,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::CacheMounts;
 use crate::rules;
 
 /// Where results are kept, and which of them are used.
@@ -50,6 +51,9 @@ pub struct Cache {
     #[schemars(length(max = 64), inner(length(min = 1, max = 128)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub no_cache_stages: Vec<String>,
+    /// The volumes in which `RUN --mount=type=cache` keeps its files from build to build.
+    #[serde(default)]
+    pub mounts: CacheMounts,
 }
 
 /// Whose steps are kept in the cache, each by itself.

@@ -309,6 +309,35 @@ pub(crate) fn all() -> Vec<Case> {
             json!("all"),
             "spec.cache.mode",
         ),
+        accept(
+            "cache mounts",
+            "cache",
+            json!({"mounts": {"storageClassName": "fast.example.com", "size": "1.5Gi", "accessMode": "ReadWriteMany"}}),
+        ),
+        refuse(
+            "a size that is none",
+            "cache",
+            json!({"mounts": {"size": "10GB"}}),
+            "spec.cache.mounts.size: must be",
+        ),
+        refuse(
+            "a size of nothing",
+            "cache",
+            json!({"mounts": {"size": "0Gi"}}),
+            "spec.cache.mounts.size: must be",
+        ),
+        refuse(
+            "a class that is none",
+            "cache",
+            json!({"mounts": {"storageClassName": "Fast!"}}),
+            "spec.cache.mounts.storageClassName: must be",
+        ),
+        refuse_by_schema(
+            "an access mode that is none",
+            "cache",
+            json!({"mounts": {"accessMode": "ReadOnlyMany"}}),
+            "spec.cache.mounts.accessMode",
+        ),
         // Arguments.
         accept(
             "arguments",
@@ -374,6 +403,12 @@ pub(crate) fn all() -> Vec<Case> {
             "pods",
             json!({"labels": {"slipway.build/stage": "x"}}),
             "spec.pods.stages.*.labels: the prefixes",
+        ),
+        refuse(
+            "labels of ours for claims",
+            "pods",
+            json!({"labels": {"cache.slipway.build/x": "locked"}}),
+            "spec.pods.labels: the prefixes",
         ),
         refuse(
             "recommended labels",

@@ -2,6 +2,7 @@
 //! it was skipped.
 
 mod build;
+mod caches;
 mod cli;
 mod concurrency;
 mod failures;

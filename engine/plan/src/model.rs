@@ -316,7 +316,7 @@ pub enum Mount {
 }
 
 /// Who may use a cache mount at the same time.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Sharing {
     /// Several steps.
@@ -326,6 +326,28 @@ pub enum Sharing {
     Private,
     /// One step; a second waits.
     Locked,
+}
+
+impl Sharing {
+    /// As it is written in a Dockerfile.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Shared => "shared",
+            Self::Private => "private",
+            Self::Locked => "locked",
+        }
+    }
+}
+
+impl std::str::FromStr for Sharing {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        [Self::Shared, Self::Private, Self::Locked]
+            .into_iter()
+            .find(|sharing| sharing.as_str() == text)
+            .ok_or(())
+    }
 }
 
 /// `COPY` or `ADD`.

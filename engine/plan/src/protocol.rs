@@ -6,6 +6,7 @@
 //! ```
 //! A termination message is bounded by the kubelet at 4096 bytes; [`TerminationMessage::to_bounded_json`] keeps it there.
 
+use crate::model::Sharing;
 use serde::{Deserialize, Serialize};
 use slipway_oci::{Digest, Platform, Reference};
 use std::collections::BTreeMap;
@@ -20,6 +21,9 @@ pub const SOURCE_DIR: &str = "/slipway/source";
 pub const CREDENTIALS_DIR: &str = "/slipway/credentials";
 /// One file `<id>` for each build secret that a step of this stage names; stage pods only.
 pub const SECRETS_DIR: &str = "/slipway/secrets";
+/// One folder `<n>` for each cache mount of the stage that has a volume: `n` is its place in
+/// [`ScheduledStage::caches`]. What has none is kept in the store, and lost with the pod.
+pub const CACHES_DIR: &str = "/slipway/caches";
 /// An emptyDir: the layer store, overlay work directories and temporary files.
 pub const STORE_DIR: &str = "/slipway/store";
 /// Where the kubelet reads the termination message from (Kubernetes' default `terminationMessagePath`).
@@ -188,8 +192,21 @@ pub struct ScheduledStage {
     /// Ids of the build secrets that its steps mount.
     #[serde(default)]
     pub secrets: Vec<String>,
+    /// The cache mounts of its steps, each id and sharing once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub caches: Vec<ScheduledCache>,
     /// Number of its instructions that make a step.
     pub steps: u32,
+}
+
+/// A cache mount of a stage's steps.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ScheduledCache {
+    /// What caches are told apart by: `id=`, or the target.
+    pub id: String,
+    /// Who may use it at the same time.
+    pub sharing: Sharing,
 }
 
 /// Which stage is the result for a platform.

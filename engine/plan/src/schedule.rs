@@ -3,7 +3,7 @@
 use crate::{
     keys::{Keys, StageKeys},
     model::{BuildPlan, Mount, Op, StagePlan, Step},
-    protocol::{Schedule, ScheduledResult, ScheduledStage},
+    protocol::{Schedule, ScheduledCache, ScheduledResult, ScheduledStage},
     source::Source,
 };
 use slipway_oci::Digest;
@@ -36,6 +36,7 @@ pub fn schedule(plan: &BuildPlan, keys: &Keys, cached: &dyn Fn(&StageKeys) -> Op
                 None
             },
             secrets: secrets(stage).into_iter().collect(),
+            caches: caches(stage).into_iter().collect(),
             steps: u32::try_from(stage.steps.iter().filter(|step| step.makes_layer()).count())
                 .unwrap_or(u32::MAX),
         })
@@ -89,4 +90,20 @@ fn secrets(stage: &StagePlan) -> BTreeSet<String> {
         }
     }
     ids
+}
+
+fn caches(stage: &StagePlan) -> BTreeSet<ScheduledCache> {
+    let mut caches = BTreeSet::new();
+    for step in &stage.steps {
+        if let Op::Run(run) = &step.op {
+            caches.extend(run.mounts.iter().filter_map(|mount| match mount {
+                Mount::Cache { id, sharing, .. } => Some(ScheduledCache {
+                    id: id.clone(),
+                    sharing: *sharing,
+                }),
+                _ => None,
+            }));
+        }
+    }
+    caches
 }

@@ -302,6 +302,7 @@ impl Draft<'_> {
         self.turns
             .retain(|turn| turn.reason != reasons::STAGE_STARTED && turn.reason != reasons::PLANNING);
         self.again = None;
+        self.waits = None;
         self.stop_pods();
         for stage in &mut self.status.stages {
             if !stage.state.is_final() {

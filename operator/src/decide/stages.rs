@@ -63,7 +63,7 @@ impl Draft<'_> {
         let held_back = self.make_room(&schedule);
         let mut failures: Vec<(Timestamp, FailureStatus)> = Vec::new();
         for (index, (stage, held_back)) in schedule.stages.iter().zip(held_back).enumerate() {
-            self.stage_step(index, stage, held_back, &mut failures);
+            self.stage_step(index, stage, &schedule, held_back, &mut failures);
         }
         // The first that failed is the one that is told; others may have failed because of it. Times are whole seconds of
         // different nodes' clocks, so a pod that was taken away comes after one that failed by itself.
@@ -148,6 +148,7 @@ impl Draft<'_> {
         &mut self,
         index: usize,
         stage: &ScheduledStage,
+        schedule: &Schedule,
         held_back: bool,
         failures: &mut Vec<(Timestamp, FailureStatus)>,
     ) {
@@ -193,7 +194,9 @@ impl Draft<'_> {
                 self.turn(reasons::STAGE_FINISHED, false, Some(&pod.name), note);
                 return self.put(index, row);
             }
-        } else if row.attempts == 0 && (held_back || !self.may_start(stage)) {
+        } else if row.attempts == 0
+            && (held_back || !self.may_start(stage) || !self.may_hold_claims(schedule, stage))
+        {
             return self.put(index, row);
         }
         if self.is_made_elsewhere(stage, latest, &mut row) {
@@ -262,6 +265,9 @@ impl Draft<'_> {
         if !self.o.facts.refused.is_empty() {
             return;
         }
+        let Some(claims) = self.take_claims(stage) else {
+            return;
+        };
         // Counted where it is acted upon; the pods tell what a status that was never written did not.
         let again = self.newest_pod(&stage.id).is_some_and(PodView::ran_out_of_memory);
         row.out_of_memory = (row.out_of_memory + u32::from(again)).max(self.out_of_memory(stage));
@@ -271,6 +277,7 @@ impl Draft<'_> {
             stage: index,
             attempt,
             out_of_memory: row.out_of_memory,
+            claims,
         });
         let note = format!("{} ({})", row.name, row.platform);
         self.turn(reasons::STAGE_STARTED, false, Some(&name), note);
@@ -379,6 +386,34 @@ fn ids(schedule: &Schedule, places: &[usize]) -> Vec<String> {
         .collect()
 }
 
+/// A stage may have this many cache mounts; each is a volume of its pod.
+const CACHE_LIMIT: usize = 32;
+/// The id of a cache mount may be so long, bytes: it becomes an annotation.
+const CACHE_ID_LIMIT: usize = 1024;
+
+fn check_caches(stage: &ScheduledStage) -> Result<(), String> {
+    let (name, count) = (&stage.name, stage.caches.len());
+    if count > CACHE_LIMIT {
+        return Err(format!(
+            "stage {name} has {count} different cache mounts; the limit is {CACHE_LIMIT}"
+        ));
+    }
+    for (index, cache) in stage.caches.iter().enumerate() {
+        if cache.id.len() > CACHE_ID_LIMIT || cache.id.chars().any(char::is_control) {
+            return Err(format!(
+                "stage {name} has a cache mount whose id is longer than {CACHE_ID_LIMIT} bytes or holds control characters; give it another id="
+            ));
+        }
+        if stage.caches.iter().take(index).any(|other| other == cache) {
+            return Err(format!(
+                "the plan has the cache mount {:?} of stage {name} twice",
+                cache.id
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// A plan comes from a pod that works on untrusted input: nothing in it is taken for granted.
 fn check(schedule: &Schedule, valid: &Valid) -> Result<(), String> {
     let count = schedule.stages.len();
@@ -392,6 +427,7 @@ fn check(schedule: &Schedule, valid: &Valid) -> Result<(), String> {
             && text.ends_with(|c: char| c.is_ascii_alphanumeric())
     };
     for (index, stage) in schedule.stages.iter().enumerate() {
+        check_caches(stage)?;
         if !label(&stage.id) {
             return Err(format!(
                 "the plan names a stage {:?}, which is no label value",

@@ -1,5 +1,6 @@
 //! The rules, as tables: no cluster, no registry, no clock.
 
+mod caches;
 mod failure;
 mod life;
 mod queue;
@@ -141,6 +142,7 @@ fn start(stage: usize, attempt: u32) -> Action {
         stage,
         attempt,
         out_of_memory: 0,
+        claims: Vec::new(),
     }
 }
 

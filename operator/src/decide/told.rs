@@ -50,6 +50,7 @@ impl Draft<'_> {
             );
         }
         self.tell_steps(phase, done, needed);
+        self.tell_caches();
     }
 
     /// The one word and sentence that say how the build is.
@@ -137,7 +138,7 @@ impl Draft<'_> {
         }
     }
 
-    fn set(&mut self, kind: &str, status: Status, reason: &str, message: impl Into<String>) {
+    pub(super) fn set(&mut self, kind: &str, status: Status, reason: &str, message: impl Into<String>) {
         let generation = self.status.observed_generation;
         conditions::set(
             &mut self.status.conditions,

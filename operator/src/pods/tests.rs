@@ -1,5 +1,7 @@
 use serde_json::{Value, json};
 
+use slipway_plan::Sharing;
+
 use super::*;
 use crate::{fixtures, validate};
 
@@ -50,7 +52,7 @@ fn stage_pod(build: &ImageBuild, secrets: &[&str], platform: &str) -> Value {
     let mut stage = fixtures::stage("build", &[]);
     stage.platform = platform.parse().unwrap();
     stage.secrets = secrets.iter().map(ToString::to_string).collect();
-    serde_json::to_value(maker.stage_pod(&fixtures::digest(9), &stage, 2, 0)).unwrap()
+    serde_json::to_value(maker.stage_pod(&fixtures::digest(9), &stage, 2, 0, &[])).unwrap()
 }
 
 fn plan_pod(build: &ImageBuild) -> Value {
@@ -125,7 +127,7 @@ fn the_weaker_mode_gives_up_the_user_namespace_and_nothing_else() {
             build: &build,
             run: 1,
         };
-        let pod = maker.stage_pod(&fixtures::digest(9), &fixtures::stage("build", &[]), 1, 0);
+        let pod = maker.stage_pod(&fixtures::digest(9), &fixtures::stage("build", &[]), 1, 0, &[]);
         serde_json::to_value(pod).unwrap()
     };
     let mut usual = pod(crate::config::IsolationMode::UserNamespace);
@@ -181,6 +183,77 @@ fn a_secret_is_only_in_the_pods_of_the_stages_that_name_it() {
             .contains("npm-secret")
     );
     assert!(!plan_pod(&full()).to_string().contains("npm-secret"));
+}
+
+#[test]
+fn cache_mounts_are_volumes_that_others_see_in_use_and_follow() {
+    let config = config();
+    let mut build = full();
+    build.spec.pods.affinity = serde_json::from_value(json!({
+        "podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "zone"}]},
+    }))
+    .unwrap();
+    let maker = Maker {
+        config: &config,
+        build: &build,
+        run: 1,
+    };
+    let volume = |place, claim: &str, sharing, follows| CacheVolume {
+        place,
+        claim: claim.into(),
+        sharing,
+        follows,
+    };
+    let caches = [
+        volume(0, "a", Sharing::Shared, true),
+        volume(1, "a", Sharing::Locked, false),
+        volume(2, "b", Sharing::Private, false),
+    ];
+    let pod = maker.stage_pod(
+        &fixtures::digest(9),
+        &fixtures::stage("build", &[]),
+        1,
+        0,
+        &caches,
+    );
+    let pod = serde_json::to_value(pod).unwrap();
+    let claims: Vec<_> = pod["spec"]["volumes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|volume| !volume["persistentVolumeClaim"].is_null())
+        .map(|volume| (volume["name"].clone(), volume["persistentVolumeClaim"].clone()))
+        .collect();
+    assert_eq!(
+        json!(claims),
+        json!([["cache-0", {"claimName": "a"}], ["cache-2", {"claimName": "b"}]])
+    );
+    let mounts: Vec<_> = pod["spec"]["containers"][0]["volumeMounts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|mount| mount["name"].as_str().unwrap().starts_with("cache-"))
+        .cloned()
+        .collect();
+    assert_eq!(
+        json!(mounts),
+        json!([
+            {"name": "cache-0", "mountPath": "/slipway/caches/0"},
+            {"name": "cache-0", "mountPath": "/slipway/caches/1"},
+            {"name": "cache-2", "mountPath": "/slipway/caches/2"},
+        ])
+    );
+    let labels = &pod["metadata"]["labels"];
+    assert_eq!(labels["cache.slipway.build/a"], "locked");
+    assert_eq!(labels["cache.slipway.build/b"], "private");
+    let terms = &pod["spec"]["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
+    assert_eq!(terms[0]["topologyKey"], "zone", "what the spec asks for stays");
+    assert_eq!(terms[1]["topologyKey"], "kubernetes.io/hostname");
+    assert_eq!(
+        terms[1]["labelSelector"]["matchExpressions"][0]["key"],
+        "cache.slipway.build/a"
+    );
+    assert!(terms[2].is_null());
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use crate::common::{amd64, arm64, plan_text, planned, request, stage};
 use slipway_oci::Digest;
 use slipway_plan::{
-    BuildPlan, Input, Key, Keys, PlanRequest, Selection, Source, context_needs, keys as keys_of,
+    BuildPlan, Input, Key, Keys, PlanRequest, Selection, Sharing, Source, context_needs, keys as keys_of,
     keys::{Change, step},
     schedule,
 };
@@ -296,6 +296,28 @@ fn a_stage_starts_when_its_first_step_can() {
         [3, 4]
     );
     assert_eq!(schedule.stages[0].key.len(), 64);
+}
+
+#[test]
+fn a_schedule_names_each_cache_mount_of_a_stage_once_for_each_sharing() {
+    let plan = plan_text(
+        "FROM alpine\nRUN --mount=type=cache,target=/b,sharing=locked --mount=type=cache,id=a,target=/x x\n\
+         RUN --mount=type=cache,target=/b,sharing=locked --mount=type=cache,target=/b/c,id=/b,sharing=private y\n",
+    );
+    let schedule = schedule(&plan, &keys(&plan), &|_| None);
+    let caches: Vec<_> = schedule.stages[0]
+        .caches
+        .iter()
+        .map(|cache| (cache.id.as_str(), cache.sharing))
+        .collect();
+    assert_eq!(
+        caches,
+        [
+            ("/b", Sharing::Private),
+            ("/b", Sharing::Locked),
+            ("a", Sharing::Shared)
+        ]
+    );
 }
 
 #[test]

@@ -6,41 +6,39 @@ use crate::{
     copy::{self, Destination, Owner, PlaceOptions, Request},
     error::{BuildError, Result},
     root::join,
-    store::CacheKey,
+    store::{CacheKey, Caches},
 };
-use slipway_dockerfile::ast::Sharing as CacheSharing;
 use slipway_plan::{Mount, RunOp, Sharing, Source, protocol::FailureReason};
 use std::{collections::BTreeMap, io, os::unix::fs::PermissionsExt as _, path::Path};
 
 /// Takes the cache mounts of a step, always in the same order, so that two steps with two locked caches never wait for
 /// each other.
 pub(super) async fn take_caches(runner: &mut Runner, op: &RunOp, held: &mut Held) -> Result<()> {
-    let mut wanted: BTreeMap<(String, String), (CacheSharing, &Mount)> = BTreeMap::new();
+    let mut wanted: BTreeMap<(String, String), (Sharing, &Mount)> = BTreeMap::new();
     for mount in &op.mounts {
         let Mount::Cache { sharing, .. } = mount else {
             continue;
         };
         let key = cache_key(runner, mount).await?;
-        let sharing = match sharing {
-            Sharing::Shared => CacheSharing::Shared,
-            Sharing::Private => CacheSharing::Private,
-            Sharing::Locked => CacheSharing::Locked,
-        };
-        wanted.entry((key.id, key.initial)).or_insert((sharing, mount));
+        wanted.entry((key.id, key.initial)).or_insert((*sharing, mount));
     }
     for ((id, initial), (sharing, mount)) in wanted {
         let key = CacheKey { id, initial };
         let environment = runner.environment.clone();
+        let caches = environment
+            .inputs
+            .caches(&key.id, sharing)
+            .map_or_else(|| environment.store.caches(), Caches::at);
         // With --no-cache, what a cache begins with is made anew, and with it the cache; a plain one begins with
         // nothing and stays.
         if runner.stage().no_cache
             && !key.initial.is_empty()
             && crate::progress::lock(&environment.emptied).insert(key.clone())
         {
-            environment.store.reset_cache(&key)?;
+            caches.reset(&key)?;
         }
-        let (store, wanted) = (environment.store.clone(), key.clone());
-        let mut cache = tokio::task::spawn_blocking(move || store.cache_mount(&wanted, sharing))
+        let wanted = key.clone();
+        let mut cache = tokio::task::spawn_blocking(move || caches.take(&wanted, sharing))
             .await
             .map_err(join)??;
         if cache.is_fresh() {

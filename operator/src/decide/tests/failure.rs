@@ -85,6 +85,7 @@ fn a_transient_fault_is_tried_again_after_a_while_and_within_the_retries() {
                 stage: 0,
                 attempt: 3,
                 out_of_memory: 1,
+                claims: Vec::new(),
             }),
         ),
     ] {
@@ -121,6 +122,7 @@ fn each_want_of_memory_is_counted_for_the_next_attempt_also_when_its_pod_is_gone
         stage: 0,
         attempt,
         out_of_memory,
+        claims: Vec::new(),
     };
     let mut world = World::planned(schedule(vec![stage("a", &[]), stage("app", &[0])]));
     world.build.spec.retries = 5;
