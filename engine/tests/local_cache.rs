@@ -28,6 +28,8 @@ struct Machine {
 
 impl Machine {
     fn new() -> Self {
+        // As every program does first thing; a second time says only that it is there.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::tempdir().unwrap();
         let registries = Registries::new(Config::default()).unwrap();
         let driver = Driver {
