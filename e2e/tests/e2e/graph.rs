@@ -67,8 +67,8 @@ async fn a_stage_retry_costs_the_stage_and_no_other() -> Result<()> {
             Build::new(&s, name, &dockerfile).create().await?;
         }
         let tight = json!({"limits": {"memory": "192Mi"}, "requests": {"memory": "64Mi"}});
-        // `tail` keeps all of a line that never ends.
-        let hungry = "FROM debian:bookworm AS hungry\nRUN head -c 300M /dev/zero | tail | wc -c > /size\n\
+        // `tail` keeps all of a line that never ends; its code is the pipe's.
+        let hungry = "FROM debian:bookworm AS hungry\nRUN head -c 300M /dev/zero | tail > /dev/null && echo fits > /size\n\
                       FROM debian:bookworm\nCOPY --from=hungry /size /\n";
         Build::new(&s, "hungry", hungry)
             .with("pods", json!({"resources": tight}))
