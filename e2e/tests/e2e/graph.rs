@@ -186,14 +186,13 @@ async fn parallel_stages_take_as_long_as_the_longest_path() -> Result<()> {
     scenario::run("parallel_stages", |s| async move {
         const STAGES: u32 = 4;
         const SECONDS: u32 = 15;
-        let mut fanout: String = (0..STAGES)
+        let stages: Vec<String> = (0..STAGES)
             .map(|n| {
-                format!(
-                    "FROM debian:bookworm AS s{n}\n{}",
-                    step(&format!("s{n}"), SECONDS, &format!("echo {n} > /out-{n}"))
-                )
+                let step = step(&format!("s{n}"), SECONDS, &format!("echo {n} > /out-{n}"));
+                format!("FROM debian:bookworm AS s{n}\n{step}")
             })
             .collect();
+        let mut fanout = stages.concat();
         fanout += "FROM debian:bookworm\n";
         fanout.extend((0..STAGES).map(|n| format!("COPY --from=s{n} /out-{n} /\n")));
         let small = json!({"resources": {"requests": {"cpu": "50m", "memory": "64Mi"}}});

@@ -89,7 +89,7 @@ mod tests {
             matches!(word(&all, at(120)), Some(Wait::NoUserNamespaces(text)) if text.contains("runtime"))
         );
         assert!(
-            matches!(word(&[mount.clone()], at(120)), Some(Wait::CannotStart(text)) if text == "FailedMount: no such secret")
+            matches!(word(std::slice::from_ref(&mount), at(120)), Some(Wait::CannotStart(text)) if text == "FailedMount: no such secret")
         );
         assert_eq!(word(&[mount], at(300)), None, "long ago");
         assert_eq!(word(&[scheduling], at(120)), None);
