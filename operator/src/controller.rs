@@ -30,6 +30,7 @@ use crate::{
     observe,
     peers::{Admission, Guarded, Peers},
     pod_store::{PodStore, PodsGone},
+    pod_view::PodView,
     prune,
     registry::{Connect, Registry},
     report::{Reporter, Told},
@@ -310,6 +311,17 @@ impl Work<'_> {
         }
     }
 
+    /// The build's pods, with what the nodes say of those that do not start.
+    async fn look_at_pods(&self) -> Result<Vec<PodView>, ReconcileError> {
+        let Context { client, memory, .. } = self.context;
+        let mut views = observe::pods(self.pods, memory, &self.build);
+        let namespace = self.build.namespace().unwrap_or_default();
+        observe::stuck::explain(client, &namespace, &mut views, Timestamp::now())
+            .await
+            .map_err(|error| ReconcileError::Observe(Box::new(error)))?;
+        Ok(views)
+    }
+
     /// Observes, decides, applies and reports once. `None`: something was learned, decide again.
     async fn turn(&mut self) -> Result<Option<Requeue>, ReconcileError> {
         let Context {
@@ -332,11 +344,7 @@ impl Work<'_> {
             self.facts.peers.stages = peers.claim_stages(&self.build, wanted);
         }
         let turn = self.look_at_caches().await?;
-        let mut views = observe::pods(self.pods, memory, &self.build);
-        let (namespace, now) = (self.build.namespace().unwrap_or_default(), Timestamp::now());
-        observe::stuck::explain(client, &namespace, &mut views, now)
-            .await
-            .map_err(|error| ReconcileError::Observe(Box::new(error)))?;
+        let views = self.look_at_pods().await?;
         let observed = Observed {
             build: &self.build,
             pods: &views,
