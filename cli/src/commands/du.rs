@@ -187,12 +187,11 @@ pub async fn run_prune(options: PruneOptions) -> Result<ExitCode> {
 }
 
 fn show(places: &Places, usage: &Usage) -> Result<ExitCode> {
-    match places.output {
-        Some(format @ (Format::Json | Format::Yaml)) => write(format, usage)?,
-        _ => {
-            let lines = usage::lines(usage, Timestamp::now());
-            Look::of(places.color, &io::stdout()).write(&mut io::stdout(), &lines)?;
-        }
+    if let Some(format @ (Format::Json | Format::Yaml)) = places.output {
+        write(format, usage)?;
+    } else {
+        let lines = usage::lines(usage, Timestamp::now());
+        Look::of(places.color, &io::stdout()).write(&mut io::stdout(), &lines)?;
     }
     let blind = usage.registry.iter().any(|kept| kept.error.is_some());
     Ok(if blind {
@@ -300,8 +299,8 @@ mod tests {
 
     #[test]
     fn ages_and_sizes_are_read() {
-        assert_eq!(age("30d").unwrap(), Duration::from_secs(30 * 86400));
-        assert_eq!(age("90m").unwrap(), Duration::from_secs(5400));
+        assert_eq!(age("30d").unwrap(), Duration::from_hours(30 * 24));
+        assert_eq!(age("90m").unwrap(), Duration::from_mins(90));
         assert!(age("30").is_err() && age("d").is_err() && age("1w").is_err());
         assert_eq!(bytes("20GB").unwrap(), 20_000_000_000);
         assert_eq!(bytes("0").unwrap(), 0);

@@ -74,9 +74,9 @@ pub async fn run(options: Options) -> Result<ExitCode> {
         },
         Err(error) => {
             if options.output.is_some_and(|format| format != Format::Wide) {
-                return Err(Error::Cluster(format!("{error:#}")).into());
+                return Err(Error::Cluster(error.to_string()).into());
             }
-            eprintln!("note: {error:#}; below is what the plan pod's log says of it");
+            eprintln!("note: {error}; below is what the plan pod's log says of it");
             let lines = from_log(&cluster, &build, &options.name).await?;
             look.write(&mut io::stdout(), &lines)?;
         }
@@ -142,7 +142,18 @@ async fn from_log(cluster: &Cluster, build: &ImageBuild, name: &str) -> Result<V
     let (outcome, found) = tokio::join!(reading, collecting);
     outcome.map_err(|error| crate::cluster::told(&error, "read the plan pod's log"))?;
     if found.is_empty() {
-        return Ok(vec![Line::new().with(Paint::Plain, "every stage was cached")]);
+        let stages = build
+            .status
+            .as_ref()
+            .map(|status| status.stages.as_slice())
+            .unwrap_or_default();
+        // The summary has a line for each stage that runs.
+        let text = if stages.iter().any(|stage| stage.attempts > 0) {
+            "the log does not say why stages ran: the runner is older than this program"
+        } else {
+            "every stage was cached"
+        };
+        return Ok(vec![Line::new().with(Paint::Plain, text)]);
     }
     Ok(found)
 }

@@ -189,13 +189,13 @@ pub fn lines(usage: &Usage, now: Timestamp) -> Vec<Line> {
         if !lines.is_empty() {
             lines.push(Line::new());
         }
-        let bytes: u64 = kept.rows.iter().map(|row| row.bytes).sum();
-        lines.push(heading(&format!("{}  {}", kept.repository, size(bytes)), verb));
         if let Some(error) = &kept.error {
-            let advice = "is it reachable from here, with the credentials of your docker configuration?";
-            lines.push(Line::new().with(Paint::Warn, format!("  cannot be told: {error}; {advice}")));
+            lines.push(heading(&kept.repository, ""));
+            lines.push(Line::new().with(Paint::Warn, format!("  cannot be told: {error}")));
             continue;
         }
+        let bytes: u64 = kept.rows.iter().map(|row| row.bytes).sum();
+        lines.push(heading(&format!("{}  {}", kept.repository, size(bytes)), verb));
         if kept.rows.is_empty() {
             lines.push(faint("  nothing"));
             continue;
@@ -288,14 +288,14 @@ mod tests {
         KIND   BUILD      COUNT   SIZE    LAST USED
         step   web/shop   3       1.5MB   2h
 
-        r.example.com/other  0B
-          cannot be told: it does not answer; is it reachable from here, with the credentials of your docker configuration?
+        r.example.com/other
+          cannot be told: it does not answer
         ");
     }
 
     #[test]
     fn a_claim_goes_when_nobody_uses_it_and_nobody_has_for_long() {
-        let day = Duration::from_secs(86400);
+        let day = Duration::from_hours(24);
         let now = at(2 * 86400);
         assert!(claim("a", 0).may_go(None, day, now));
         assert!(claim("a", 0).may_go(Some("/root/.npm"), day, now));

@@ -165,6 +165,7 @@ pub fn explain(
 }
 
 /// What a step was in the build before.
+#[derive(Clone, Copy)]
 enum Old<'a> {
     /// There is nothing to compare with.
     Unknown,

@@ -242,12 +242,27 @@ fn row(paint: Paint, symbol: &str, time: &str, step: Option<&Running>) -> Line {
         .with(paint, format!(" {symbol} "))
         .with(Paint::Faint, format!("{time:>7}  "));
     if let Some(step) = step {
-        line.push(Paint::Plain, &step.name);
+        line.push(Paint::Plain, short_digests(&step.name));
         if let Some(place) = &step.place {
             line.push(Paint::Faint, format!("  {place}"));
         }
     }
     line
+}
+
+/// With the first 12 digits of each digest, as people compare them; the whole would push the rest out of the line.
+fn short_digests(name: &str) -> String {
+    const ALGORITHM: &str = "sha256:";
+    let mut parts = name.split(ALGORITHM);
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let digits = part.bytes().take_while(u8::is_ascii_hexdigit).count();
+        let cut = if digits == 64 { 12 } else { digits };
+        out.push_str(ALGORITHM);
+        out.push_str(&part[..cut]);
+        out.push_str(&part[digits..]);
+    }
+    out
 }
 
 #[cfg(test)]
@@ -362,6 +377,28 @@ mod tests {
         assert_eq!(rows(2).len(), 1);
         for height in 0..30 {
             assert!(rows(height).len() <= height.saturating_sub(1).max(1), "{height}");
+        }
+    }
+
+    #[test]
+    fn digests_are_shortened_and_nothing_else() {
+        let digest = "0123456789abcdef".repeat(4);
+        for (name, shown) in [
+            (
+                format!("FROM a@sha256:{digest} AS b"),
+                "FROM a@sha256:0123456789ab AS b".to_owned(),
+            ),
+            (
+                format!("unpack sha256:{digest}"),
+                "unpack sha256:0123456789ab".to_owned(),
+            ),
+            (
+                "ADD --checksum=sha256:abc x".to_owned(),
+                "ADD --checksum=sha256:abc x".to_owned(),
+            ),
+            ("RUN echo é sha256:".to_owned(), "RUN echo é sha256:".to_owned()),
+        ] {
+            assert_eq!(short_digests(&name), shown);
         }
     }
 
