@@ -1,6 +1,8 @@
 //! Base images for tests and the demo, since no public registry is asked: a real Debian made with mmdebstrap through
 //! this machine's own apt configuration, and busybox. Made once, kept in the cache.
 
+mod toolchain;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -17,6 +19,8 @@ use crate::{
     images,
     oci::{self, Image},
 };
+
+pub use toolchain::Toolchain;
 
 const SUITE: &str = "bookworm";
 /// Raise it when the recipe below changes: it is part of the cached file's name.

@@ -29,6 +29,7 @@ pub mod images;
 pub mod install;
 pub mod network;
 pub mod oci;
+pub mod packages;
 pub mod pki;
 pub mod preflight;
 pub mod process;

@@ -131,6 +131,47 @@ impl Image {
         Ok(Self { manifest, blobs })
     }
 
+    /// An image with one more layer on `base`. What `config` says takes the place of what the base's says.
+    pub fn on(base: &Self, layer: &[u8], config: &Value, created_by: &str) -> Result<Self> {
+        let mut gzip = GzBuilder::new().write(Vec::new(), Compression::fast());
+        gzip.write_all(layer)?;
+        let packed = gzip.finish()?;
+        let mut manifest: Value = serde_json::from_slice(&base.manifest)?;
+        let old = manifest["config"]["digest"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        let bytes = base.blobs.get(&old).context("the base has a config")?;
+        let mut whole: Value = serde_json::from_slice(bytes)?;
+        for (key, value) in config.as_object().into_iter().flatten() {
+            whole["config"][key] = value.clone();
+        }
+        let push = |list: &mut Value, item: Value| {
+            if let Some(list) = list.as_array_mut() {
+                list.push(item);
+            }
+        };
+        push(&mut whole["rootfs"]["diff_ids"], digest(layer).into());
+        let created = whole["created"].clone();
+        push(
+            &mut whole["history"],
+            json!({"created": created, "created_by": created_by}),
+        );
+        let whole = serde_json::to_vec(&whole)?;
+        manifest["config"]["digest"] = digest(&whole).into();
+        manifest["config"]["size"] = whole.len().into();
+        let described = json!({"mediaType": LAYER, "digest": digest(&packed), "size": packed.len()});
+        push(&mut manifest["layers"], described);
+        let mut blobs = base.blobs.clone();
+        blobs.remove(&old);
+        blobs.insert(digest(&whole), whole);
+        blobs.insert(digest(&packed), packed);
+        Ok(Self {
+            manifest: serde_json::to_vec(&manifest)?,
+            blobs,
+        })
+    }
+
     /// The manifest's digest, by which the image is known.
     pub fn digest(&self) -> String {
         digest(&self.manifest)
@@ -255,6 +296,28 @@ mod tests {
     #[test]
     fn the_same_files_are_the_same_image() {
         assert_eq!(image().digest(), image().digest());
+    }
+
+    #[test]
+    fn a_layer_goes_on_top_and_keeps_what_is_below() {
+        let base = image();
+        let mut entries = Entries::default();
+        entries.file("more", 0o644, "x");
+        let image = Image::on(&base, &entries.tar().unwrap(), &json!({"Cmd": ["more"]}), "more").unwrap();
+        let manifest: Value = serde_json::from_slice(&image.manifest).unwrap();
+        let layers = manifest["layers"].as_array().unwrap();
+        assert_eq!((layers.len(), image.blobs.len()), (2, 3));
+        assert!(
+            layers
+                .iter()
+                .all(|layer| image.blobs.contains_key(layer["digest"].as_str().unwrap()))
+        );
+        let config = &image.blobs[manifest["config"]["digest"].as_str().unwrap()];
+        let config: Value = serde_json::from_slice(config).unwrap();
+        assert_eq!(config["config"]["Cmd"], json!(["more"]));
+        assert_eq!(config["config"]["Entrypoint"], json!(["/usr/bin/x"]));
+        assert_eq!(config["rootfs"]["diff_ids"].as_array().unwrap().len(), 2);
+        assert_eq!(config["history"].as_array().unwrap().len(), 2);
     }
 
     #[test]

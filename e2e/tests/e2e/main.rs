@@ -5,6 +5,7 @@ mod build;
 mod caches;
 mod cli;
 mod concurrency;
+mod examples;
 mod failures;
 mod graph;
 mod image;
