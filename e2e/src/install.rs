@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::{
     cluster::Cluster,
     config::{Layout, Spec, write_atomically},
-    images, oci,
+    images, oci, servers,
 };
 
 /// The namespace that Slipway is installed into.
@@ -113,6 +113,7 @@ pub fn values(cluster: &Cluster, digest: &str) -> Result<Value> {
             {"host": cluster.registry, "insecure": cluster.registry_url.starts_with("http://")},
             // The examples name their bases as everybody does; the test registry has them.
             {"host": "docker.io", "mirrors": [cluster.registry]},
+            {"host": servers::LOCKED, "insecure": true},
         ],
     }))
 }

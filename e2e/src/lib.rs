@@ -35,6 +35,7 @@ pub mod preflight;
 pub mod process;
 pub mod registry;
 pub mod scenario;
+pub mod servers;
 pub mod tools;
 pub mod wait;
 pub mod yaml;

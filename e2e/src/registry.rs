@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use reqwest::{Client, Method, Response, StatusCode, header};
+use reqwest::{Client, ClientBuilder, Method, RequestBuilder, Response, StatusCode, header};
 use serde_json::Value;
 
 use crate::oci::{Image, digest};
@@ -14,10 +14,20 @@ const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.o
                       application/vnd.docker.distribution.manifest.v2+json";
 
 /// A registry at a base URL such as `http://172.30.0.1:5000`.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Registry {
     url: String,
     client: Client,
+    /// User name and password, sent with every request.
+    login: Option<(String, String)>,
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registry")
+            .field("url", &self.url)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A manifest as the registry returned it.
@@ -36,14 +46,28 @@ pub struct Manifest {
 impl Registry {
     /// A client for `url`. No traffic yet.
     pub fn new(url: impl Into<String>) -> Result<Self> {
-        let client = Client::builder()
-            .no_proxy()
-            .timeout(Duration::from_mins(1))
-            .build()?;
         Ok(Self {
             url: url.into(),
-            client,
+            client: Self::builder().build()?,
+            login: None,
         })
+    }
+
+    fn builder() -> ClientBuilder {
+        Client::builder().no_proxy().timeout(Duration::from_mins(1))
+    }
+
+    /// The same, and every request says who we are.
+    #[must_use]
+    pub fn with_login(mut self, user: &str, password: &str) -> Self {
+        self.login = Some((user.to_owned(), password.to_owned()));
+        self
+    }
+
+    /// The same, with other settings of the connection.
+    pub fn with_client(mut self, settings: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Result<Self> {
+        self.client = settings(Self::builder()).build()?;
+        Ok(self)
     }
 
     /// The base URL.
@@ -51,9 +75,17 @@ impl Registry {
         &self.url
     }
 
+    fn request(&self, method: Method, url: &str) -> RequestBuilder {
+        let request = self.client.request(method, url);
+        match &self.login {
+            Some((user, password)) => request.basic_auth(user, Some(password)),
+            None => request,
+        }
+    }
+
     async fn send(&self, method: Method, path: &str) -> Result<Response> {
         let url = format!("{}/v2/{path}", self.url);
-        let request = self.client.request(method, &url).header(header::ACCEPT, ACCEPT);
+        let request = self.request(method, &url).header(header::ACCEPT, ACCEPT);
         request
             .send()
             .await
@@ -171,20 +203,24 @@ impl Registry {
                 location.to_owned()
             };
             let glue = if url.contains('?') { '&' } else { '?' };
-            let put = self.client.put(format!("{url}{glue}digest={digest}"));
+            let put = self.request(Method::PUT, &format!("{url}{glue}digest={digest}"));
             let put = put
                 .header(header::CONTENT_TYPE, "application/octet-stream")
                 .body(bytes.clone());
             ok(put.send().await?).await?;
         }
-        let content: Value = serde_json::from_slice(&image.manifest)?;
+        self.put_manifest(repository, tag, &image.manifest).await
+    }
+
+    /// Writes a manifest or index under a tag or its digest.
+    pub async fn put_manifest(&self, repository: &str, reference: &str, manifest: &[u8]) -> Result<()> {
+        let content: Value = serde_json::from_slice(manifest)?;
         let media_type = content["mediaType"].as_str().unwrap_or_default().to_owned();
-        let put = self
-            .client
-            .put(format!("{}/v2/{repository}/manifests/{tag}", self.url));
+        let url = format!("{}/v2/{repository}/manifests/{reference}", self.url);
+        let put = self.request(Method::PUT, &url);
         let put = put
             .header(header::CONTENT_TYPE, media_type)
-            .body(image.manifest.clone());
+            .body(manifest.to_vec());
         ok(put.send().await?).await?;
         Ok(())
     }

@@ -60,14 +60,18 @@ impl BuildError {
         Self::new(FailureReason::FileNotFound, message)
     }
 
-    /// The Dockerfile of this text is wrong, as these diagnostics say; warnings among them are not part of the message.
+    /// The Dockerfile of this text cannot be built, as these diagnostics say: it is wrong, or an image that it names cannot
+    /// be had. Warnings among them are not part of the message.
     pub fn dockerfile(diagnostics: Vec<Diagnostic>, source: &str) -> Self {
-        let errors = diagnostics.iter().filter(|one| one.severity == Severity::Error);
-        let message = errors
+        let errors = || diagnostics.iter().filter(|one| one.severity == Severity::Error);
+        let message = errors()
             .map(|one| one.message.clone())
             .collect::<Vec<_>>()
             .join("\n");
-        let mut error = Self::new(FailureReason::DockerfileInvalid, message);
+        let reason = errors().next().map_or(FailureReason::DockerfileInvalid, |one| {
+            slipway_plan::failure_reason(&one.code)
+        });
+        let mut error = Self::new(reason, message);
         error.0.diagnostics = diagnostics;
         error.0.text = Some(source.into());
         error
@@ -96,13 +100,6 @@ impl BuildError {
             self.0.place = Some(place.clone());
             self.0.stage = Some(stage.to_owned());
         }
-        self
-    }
-
-    /// With another reason: the diagnostics tell of something outside the Dockerfile.
-    #[must_use]
-    pub fn with_reason(mut self, reason: FailureReason) -> Self {
-        self.0.reason = reason;
         self
     }
 

@@ -58,7 +58,7 @@ impl Images {
         };
         let (digest, found) = answer.map_err(|error| BaseError {
             message: error.to_string(),
-            not_found: error.reason() == FailureReason::ImageNotFound,
+            reason: error.reason(),
         })?;
         Ok(ResolvedBase {
             digest,

@@ -165,15 +165,9 @@ fn dockerfile(pod: &Pod, tree: &DirContext) -> Result<(String, String)> {
 /// Plans, looking up the images that planning asks for, all of a round side by side.
 async fn plan(request: &PlanRequest, images: &Images, allowed: &[String]) -> Result<BuildPlan> {
     let mut bases = Bases::new();
-    let mut missing = None;
     for _ in 0..ROUNDS {
-        let outcome = slipway_plan::plan(request, &bases).map_err(|errors| {
-            let error = BuildError::dockerfile(errors, &request.dockerfile.source);
-            match missing {
-                Some(reason) => error.with_reason(reason),
-                None => error,
-            }
-        })?;
+        let outcome = slipway_plan::plan(request, &bases)
+            .map_err(|errors| BuildError::dockerfile(errors, &request.dockerfile.source))?;
         match outcome {
             Outcome::Ready(plan) => return Ok(*plan),
             Outcome::Need(needed) => {
@@ -188,14 +182,6 @@ async fn plan(request: &PlanRequest, images: &Images, allowed: &[String]) -> Res
                     (request, answer)
                 };
                 for (request, answer) in join_all(needed.into_iter().map(look_up)).await {
-                    // The planner says where; only here is it known why.
-                    if let Err(error) = &answer {
-                        missing = Some(if error.not_found {
-                            FailureReason::ImageNotFound
-                        } else {
-                            FailureReason::RegistryError
-                        });
-                    }
                     bases.insert(request, answer);
                 }
             }

@@ -10,6 +10,11 @@ use crate::build::{Build, failed, is_active, pods, repository};
 async fn left_nothing(s: &Scenario, name: &str) -> Result<()> {
     let tags = s.cluster.registry()?.tags(&repository(s, name)).await?;
     ensure!(!tags.contains(&"v1".to_owned()), "{name}: pushed {tags:?}");
+    no_pod_goes_on(s, name).await
+}
+
+/// Waits until no pod of a build may still run.
+pub(crate) async fn no_pod_goes_on(s: &Scenario, name: &str) -> Result<()> {
     slipway_e2e::wait::until("no pod goes on", crate::build::LIMIT, || async {
         let active = pods(s, name).await?.iter().any(is_active);
         Ok((!active).then_some(()))

@@ -14,4 +14,5 @@ mod layer_cache;
 mod life;
 mod operator;
 mod policy;
+mod registries;
 mod secrets;

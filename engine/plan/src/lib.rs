@@ -29,7 +29,9 @@ pub use model::{
     PlanResult, RunOp, Sharing, StagePlan, Step, Ulimit,
 };
 pub use planner::{Outline, OutlineArg, OutlineSecret, git_source};
-pub use request::{BaseError, BaseRequest, Bases, Entitlements, Outcome, PlanRequest, ResolvedBase};
+pub use request::{
+    BaseError, BaseRequest, Bases, Entitlements, Outcome, PlanRequest, ResolvedBase, failure_reason,
+};
 pub use schedule::{SCHEDULE_VERSION, schedule};
 pub use source::{GitSource, HttpSource, ImageSource, InlineFile, Source, StageIndex};
 pub use targets::{Target, targets};

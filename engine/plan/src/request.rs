@@ -2,7 +2,7 @@
 
 use crate::{
     model::{BuildPlan, HostEntry, Network, Ulimit},
-    protocol::NoCache,
+    protocol::{FailureReason, NoCache},
 };
 use serde::{Deserialize, Serialize};
 use slipway_dockerfile::Dockerfile;
@@ -119,8 +119,33 @@ pub struct ResolvedBase {
 pub struct BaseError {
     /// What happened and what to do.
     pub message: String,
-    /// It does not exist (or not for this platform): a name may be misspelt.
-    pub not_found: bool,
+    /// Why: [`FailureReason::ImageNotFound`] if it does not exist (or not for this platform), else what kept the registry
+    /// from answering.
+    pub reason: FailureReason,
+}
+
+/// Diagnostic codes of images that could not be had, and the reasons that they stand for. Any other reason is told as
+/// the last of them.
+const IMAGE_CODES: [(&str, FailureReason); 4] = [
+    ("image-not-found", FailureReason::ImageNotFound),
+    ("registry-unauthorized", FailureReason::RegistryUnauthorized),
+    ("registry-unreachable", FailureReason::RegistryUnreachable),
+    ("image-unavailable", FailureReason::RegistryError),
+];
+
+impl BaseError {
+    /// The code of the diagnostic that tells it.
+    pub(crate) fn code(&self) -> &'static str {
+        let known = IMAGE_CODES.iter().find(|(_, reason)| *reason == self.reason);
+        known.map_or("image-unavailable", |(code, _)| code)
+    }
+}
+
+/// What kept a build from being planned, by the code of the diagnostic: an image that could not be had, or else the
+/// Dockerfile itself.
+pub fn failure_reason(code: &str) -> FailureReason {
+    let known = IMAGE_CODES.iter().find(|(known, _)| *known == code);
+    known.map_or(FailureReason::DockerfileInvalid, |(_, reason)| *reason)
 }
 
 /// The images that were looked up so far.

@@ -6,6 +6,7 @@ use super::{
     stages::{NodeId, Resolved},
 };
 use crate::{
+    protocol::FailureReason,
     request::BaseRequest,
     source::{GitSource, HttpSource, ImageSource, Source},
 };
@@ -255,7 +256,7 @@ impl Planner<'_> {
             Some(Err(error)) => {
                 let mut message = format!("{written}: {}", error.message);
                 let names = self.nodes.iter().map(|node| node.name.as_str());
-                if error.not_found
+                if error.reason == FailureReason::ImageNotFound
                     && let Some(close) = closest(
                         written,
                         names.filter(|name| *name != written).chain(COMMON_IMAGES),
@@ -263,12 +264,7 @@ impl Planner<'_> {
                 {
                     message = format!("{message} (did you mean {close}?)");
                 }
-                let code = if error.not_found {
-                    "image-not-found"
-                } else {
-                    "image-unavailable"
-                };
-                return Err(self.error(code, message, span));
+                return Err(self.error(error.code(), message, span));
             }
             Some(Ok(base)) => base,
         };

@@ -4,6 +4,7 @@ use slipway_dockerfile::{Diagnostic, parse};
 use slipway_oci::{Digest, ImageConfig, Platform};
 use slipway_plan::{
     BaseError, Bases, BuildPlan, Op, Outcome, PlanRequest, ResolvedBase, RunOp, StagePlan, Step, plan,
+    protocol::FailureReason,
 };
 
 pub(crate) fn amd64() -> Platform {
@@ -51,7 +52,7 @@ pub(crate) fn plan_with(
                         }),
                         None => Err(BaseError {
                             message: "not found".into(),
-                            not_found: true,
+                            reason: FailureReason::ImageNotFound,
                         }),
                     };
                     bases.insert(need, answer);

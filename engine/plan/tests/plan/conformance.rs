@@ -7,7 +7,8 @@ use slipway_dockerfile::{Diagnostic, Severity, ignore, parse};
 use slipway_oci::{Digest, ImageConfig, Platform};
 use slipway_plan::{
     BaseError, BaseRequest, Bases, BuildPlan, Entitlements, HostEntry, Network, Outcome, PlanRequest,
-    ResolvedBase, Source, Ulimit, plan, protocol::NoCache,
+    ResolvedBase, Source, Ulimit, plan,
+    protocol::{FailureReason, NoCache},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -191,7 +192,7 @@ fn answer(request: &BaseRequest, images: &Images) -> Result<ResolvedBase, BaseEr
         }),
         None => Err(BaseError {
             message: format!("{}: not found", request.reference),
-            not_found: true,
+            reason: FailureReason::ImageNotFound,
         }),
     }
 }

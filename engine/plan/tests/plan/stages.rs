@@ -3,7 +3,10 @@
 use crate::common::{
     amd64, arm64, base_config, error_of, ids, plan_text, plan_with, planned, request, runs, stage, try_plan,
 };
-use slipway_plan::{BaseRequest, Bases, Mount, Op, Outcome, PlanRequest, Source, plan};
+use slipway_plan::{
+    BaseError, BaseRequest, Bases, Mount, Op, Outcome, PlanRequest, Source, failure_reason, plan,
+    protocol::FailureReason,
+};
 
 fn copy_source<'a>(plan: &'a slipway_plan::BuildPlan, id: &str) -> &'a Source {
     let step = stage(plan, id).steps.iter().find_map(|step| match &step.op {
@@ -341,4 +344,38 @@ fn all_stages_are_checked_when_asked_but_not_planned() {
         ..request(text)
     });
     assert_eq!(ids(&checked), ["stage-1-linux-amd64"]);
+}
+
+#[test]
+fn an_image_that_cannot_be_had_is_told_by_its_reason_and_its_line() {
+    for (reason, told) in [
+        (FailureReason::ImageNotFound, FailureReason::ImageNotFound),
+        (
+            FailureReason::RegistryUnauthorized,
+            FailureReason::RegistryUnauthorized,
+        ),
+        (
+            FailureReason::RegistryUnreachable,
+            FailureReason::RegistryUnreachable,
+        ),
+        (FailureReason::RegistryError, FailureReason::RegistryError),
+        (FailureReason::Internal, FailureReason::RegistryError),
+    ] {
+        let request = request("FROM scratch AS one\nFROM away.example.com/base\nCOPY --from=one / /\n");
+        let Ok(Outcome::Need(needs)) = plan(&request, &Bases::new()) else {
+            panic!("nothing is asked for");
+        };
+        let mut bases = Bases::new();
+        for need in needs {
+            let message = "it does not answer".to_owned();
+            bases.insert(need, Err(BaseError { message, reason }));
+        }
+        let errors = plan(&request, &bases).unwrap_err();
+        assert_eq!(failure_reason(&errors[0].code), told, "{}", errors[0].code);
+        assert_eq!(errors[0].span.map(|span| span.first_line), Some(2));
+    }
+    assert_eq!(
+        failure_reason("unknown-instruction"),
+        FailureReason::DockerfileInvalid
+    );
 }
