@@ -21,8 +21,8 @@ pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 pub use spec::{
     AccessMode, Arg, ArgSource, Cache, CacheMode, CacheMounts, Concurrency, ConcurrencyPolicy,
     ConfigMapSource, DEFAULT_DOCKERFILE, DEFAULT_PLATFORM, DEFAULT_RETRIES, DEFAULT_TIMEOUT, DebugOptions,
-    Dockerfile, EnvVar, ImageBuild, ImageBuildSpec, KeyRef, KeyToPath, NameRef, Output, Pods, Secret, Source,
-    StagePods,
+    Dockerfile, Emulation, EnvVar, ImageBuild, ImageBuildSpec, KeyRef, KeyToPath, NameRef, Output,
+    PlatformFailure, Pods, Secret, Source, StagePods,
 };
 pub use status::{
     FailureStatus, ImageBuildStatus, ImageStatus, Phase, PlanStatus, PlatformImage, QueueStatus, Run,

@@ -28,6 +28,12 @@ pub const LABEL_ARCHITECTURE: &str = "slipway.build/architecture";
 /// Label: which of the claims of an id and architecture it is, from 0; claims only.
 pub const LABEL_NUMBER: &str = "slipway.build/number";
 
+/// Prefix of a node's label: it can run programs of the architecture that follows, under emulation, if the value is `true`.
+/// The operator sets it where it probes nodes; elsewhere an administrator may.
+pub const LABEL_EMULATES: &str = "emulation.slipway.build/";
+/// A node's label: what it was probed with; another runner or emulator asks for a new probe.
+pub const LABEL_PROBED: &str = "slipway.build/emulation-probed";
+
 /// Annotation of an ImageBuild: stop what it is doing. A value that has not been seen before, best a sentence that says why,
 /// cancels the run that is under way or waits; it does nothing to a later one.
 pub const ANNOTATION_CANCEL: &str = "slipway.build/cancel";

@@ -2,7 +2,7 @@
 //!
 //! A failure that a runner tells has the word of `slipway_plan::protocol::FailureReason`, passed on as it is
 //! (`DockerfileInvalid`, `FileNotFound`, `ImageNotFound`, `RegistryUnauthorized`, `RegistryUnreachable`,
-//! `RegistryError`, `SourceUnreachable`, `StepFailed`, `OutOfMemory`, `SecretNotFound`, `SandboxUnavailable`, `NoSpace`,
+//! `RegistryError`, `RegistryRateLimited`, `SourceUnreachable`, `StepFailed`, `OutOfMemory`, `SecretNotFound`, `SandboxUnavailable`, `NoSpace`,
 //! `Internal`). The words here are the operator's own.
 
 /// The build has been seen and not begun.
@@ -27,6 +27,12 @@ pub const CANCELLED: &str = "Cancelled";
 pub const REPLACED: &str = "Replaced";
 /// The build waits for others to end: of its concurrency group, or because a limit of the chart is reached.
 pub const QUEUED: &str = "Queued";
+/// No node of the cluster is of a stage's platform, and none can emulate it; the build goes on when one joins.
+pub const NO_NODE_FOR_PLATFORM: &str = "NoNodeForPlatform";
+/// It is being found out which architectures the nodes can emulate.
+pub const PROBING_NODES: &str = "ProbingNodes";
+/// The image is at every tag, without the platforms whose stages failed (`spec.platformFailure: PublishRest`).
+pub const PLATFORMS_MISSING: &str = "PlatformsMissing";
 /// A pod waits for a node that can take it.
 pub const UNSCHEDULABLE: &str = "Unschedulable";
 /// The namespace's quota or an admission policy refuses a pod; the operator tries again.
@@ -61,6 +67,8 @@ pub const CREDENTIALS_INVALID: &str = "CredentialsInvalid";
 pub const REGISTRY_UNAUTHORIZED: &str = "RegistryUnauthorized";
 /// A registry did not answer.
 pub const REGISTRY_UNREACHABLE: &str = "RegistryUnreachable";
+/// A registry has had too many requests; it is asked again when it allows.
+pub const REGISTRY_RATE_LIMITED: &str = "RegistryRateLimited";
 /// A registry answered with an error.
 pub const REGISTRY_ERROR: &str = "RegistryError";
 /// What a registry gave back is not what was written.

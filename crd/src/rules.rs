@@ -47,6 +47,11 @@ pub(crate) const IMAGES: (&str, &str) = (
     "self.all(image, image.contains('@') || image.matches('^([a-zA-Z0-9.-]+(:[0-9]{1,5})?/)?[a-z0-9]+((\\\\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\\\\.|_|__|-+)[a-z0-9]+)*)*:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$'))",
     "spec.output.images: each must be REGISTRY/REPOSITORY:TAG with the repository in lower case, for example registry.example.com/team/app:1.4",
 );
+/// Keys of annotations.
+pub(crate) const ANNOTATIONS: (&str, &str) = (
+    "self.all(key, key.size() > 0 && key.size() <= 256)",
+    "spec.output.annotations: a key must have 1 to 256 characters, for example org.opencontainers.image.source",
+);
 /// A repository.
 pub(crate) const CACHE_REPOSITORY: (&str, &str) = (
     "self.matches('^([a-zA-Z0-9.-]+(:[0-9]{1,5})?/)?[a-z0-9]+((\\\\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\\\\.|_|__|-+)[a-z0-9]+)*)*$')",

@@ -14,6 +14,7 @@ mod concurrency;
 mod debug;
 mod mounts;
 mod output;
+mod platforms;
 mod pods;
 mod secrets;
 mod source;
@@ -31,6 +32,7 @@ pub use concurrency::{Concurrency, ConcurrencyPolicy};
 pub use debug::DebugOptions;
 pub use mounts::{AccessMode, CacheMounts};
 pub use output::Output;
+pub use platforms::{Emulation, PlatformFailure};
 pub use pods::{EnvVar, Pods, StagePods};
 pub use secrets::Secret;
 pub use source::{ConfigMapSource, KeyToPath, Source};
@@ -144,6 +146,16 @@ pub struct ImageBuildSpec {
         merge_strategy = ListMerge::Set
     )]
     pub platforms: Vec<String>,
+
+    /// Whether stages of a platform that no node of the cluster has are run under QEMU: `Never`, `IfNoNativeNode` or
+    /// `Always`. Stages that run nothing (`COPY`, metadata) need no node of their platform in any case.
+    #[serde(default)]
+    pub emulation: Emulation,
+
+    /// What becomes of the image when a platform's stages fail: `Fail` publishes nothing, `PublishRest` publishes the
+    /// platforms that succeed and names the others in the status.
+    #[serde(default)]
+    pub platform_failure: PlatformFailure,
 
     /// Values for the Dockerfile's `ARG`s. They end up in the image's history: never put a secret here, use `secrets`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -98,7 +98,7 @@ pub struct ImageBuildStatus {
     /// The image that was pushed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<ImageStatus>,
-    /// Why there is no image.
+    /// Why there is no image, or why it lacks a platform.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<FailureStatus>,
 }
@@ -209,7 +209,7 @@ pub struct StageStatus {
     pub key: Option<String>,
     /// The stage's name in the Dockerfile, or `stage-N`.
     pub name: String,
-    /// The platform whose node it runs on.
+    /// The platform that its programs are for.
     pub platform: String,
     /// How far it is.
     pub state: StageState,

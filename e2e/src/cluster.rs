@@ -23,6 +23,7 @@ mod node;
 mod status;
 mod up;
 
+pub use addons::CLAIMED_ARCHITECTURE;
 pub use down::down;
 pub use status::status;
 pub use up::{Options, up};

@@ -177,6 +177,9 @@ pub struct Spec {
     pub internet: bool,
     /// How many nodes.
     pub nodes: u8,
+    /// The node that says it is an arm64 one, if there is one.
+    #[serde(default)]
+    pub arm64_node: Option<u8>,
     /// Ports of the control plane.
     pub ports: Ports,
     /// Kernel settings as they were before the kubelet changed them; put back by `down`.
@@ -262,6 +265,7 @@ mod tests {
             index,
             internet: false,
             nodes: 1,
+            arm64_node: None,
             ports: Ports {
                 apiserver: 1,
                 etcd: 2,

@@ -6,6 +6,7 @@
 //! | `slipway.test/busybox:1` | busybox with its applets | local-path's helper pods, tests |
 //! | `slipway.test/operator:dev` | `slipway-operator`, CA bundle | the chart |
 //! | `slipway.test/runner:dev` | `slipway-runner`, CA bundle, `/tmp` | runner pods |
+//! | `slipway.test/emulators:dev` | QEMU for s390x | runner pods that emulate |
 
 use std::{
     fs,
@@ -28,6 +29,8 @@ pub const BUSYBOX: &str = "slipway.test/busybox:1";
 pub const OPERATOR: &str = "slipway.test/operator:dev";
 /// The runner's image as the operator is told.
 pub const RUNNER: &str = "slipway.test/runner:dev";
+/// QEMU for build pods, as the operator is told.
+pub const EMULATORS: &str = "slipway.test/emulators:dev";
 /// Where Debian keeps the certificates of public authorities.
 pub const CA_BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
 
@@ -37,6 +40,12 @@ const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 pub fn busybox() -> Result<Image> {
     let file = command::find("busybox").context("busybox is missing: apt-get install busybox-static")?;
     let program = fs::read(&file).with_context(|| format!("failed to read {}", file.display()))?;
+    busybox_of(program, crate::oci::architecture())
+}
+
+/// The same around a busybox for any architecture.
+pub fn busybox_of(program: Vec<u8>, architecture: &str) -> Result<Image> {
+    let file = command::find("busybox").context("busybox is missing: apt-get install busybox-static")?;
     let mut entries = Entries::default();
     for (folder, mode) in [
         ("dev", 0o755),
@@ -63,7 +72,12 @@ pub fn busybox() -> Result<Image> {
     );
     entries.file("etc/group", 0o644, "root:x:0:\nnobody:x:65534:\n");
     let config = json!({"Env": [PATH], "Cmd": ["sh"]});
-    Image::of(&entries.tar()?, &config, "busybox from Debian's busybox-static")
+    Image::for_architecture(
+        &entries.tar()?,
+        &config,
+        "busybox from Debian's busybox-static",
+        architecture,
+    )
 }
 
 /// What holds a pod's namespaces open.

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::{
     cluster::Cluster,
     config::{Layout, Spec, write_atomically},
-    images, oci, servers,
+    foreign, images, oci, servers,
 };
 
 /// The namespace that Slipway is installed into.
@@ -25,10 +25,14 @@ pub const RELEASE: &str = "slipway";
 pub async fn images(binaries: &Path) -> Result<()> {
     let cluster = Cluster::from_env_or_embedded().await?;
     let registry = cluster.registry()?;
-    for (reference, image) in [
+    let mut all = vec![
         (images::OPERATOR, images::operator(binaries)?),
         (images::RUNNER, images::runner(binaries)?),
-    ] {
+    ];
+    if cluster.embedded.is_some() {
+        all.push((images::EMULATORS, foreign::emulators()?));
+    }
+    for (reference, image) in all {
         let archive = archive(binaries, reference)?;
         oci::write_archive(&archive, &[(reference, &image)])?;
         if let Some(layout) = &cluster.embedded {
@@ -89,7 +93,18 @@ pub fn values(cluster: &Cluster, digest: &str) -> Result<Value> {
         let (repository, tag) = reference.rsplit_once(':').context("a reference has a tag")?;
         Ok(json!({"repository": repository, "tag": tag}))
     };
+    let mut registries = vec![
+        json!({"host": cluster.registry, "insecure": cluster.registry_url.starts_with("http://")}),
+        // The examples name their bases as everybody does; the test registry has them.
+        json!({"host": "docker.io", "mirrors": [cluster.registry]}),
+    ];
+    registries.extend(servers::settings(cluster)?);
+    let mut emulation = json!({});
+    if cluster.embedded.is_some() {
+        emulation = json!({"enabled": true, "image": images::EMULATORS});
+    }
     Ok(json!({
+        "emulation": emulation,
         "image": image(images::OPERATOR)?,
         "runner": {"image": image(images::RUNNER)?},
         // The weaker mode can be tried with the same scenarios: SLIPWAY_ISOLATION=Privileged.
@@ -109,12 +124,7 @@ pub fn values(cluster: &Cluster, digest: &str) -> Result<Value> {
             "defaultCacheRepository": format!("{}/e2e-policy-cache/{{namespace}}", cluster.registry),
         },
         "podAnnotations": {"slipway.build/image-digest": digest},
-        "registries": [
-            {"host": cluster.registry, "insecure": cluster.registry_url.starts_with("http://")},
-            // The examples name their bases as everybody does; the test registry has them.
-            {"host": "docker.io", "mirrors": [cluster.registry]},
-            {"host": servers::LOCKED, "insecure": true},
-        ],
+        "registries": registries,
     }))
 }
 

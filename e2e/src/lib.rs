@@ -20,11 +20,13 @@
 //! people only; every other room has typed errors.
 
 pub mod base;
+pub mod binfmt;
 pub mod cgroup;
 pub mod cluster;
 pub mod command;
 pub mod config;
 pub mod demo;
+pub mod foreign;
 pub mod images;
 pub mod install;
 pub mod network;

@@ -31,6 +31,9 @@ enum Cmd {
         /// Let pods and nodes reach the world outside this machine
         #[arg(long, env = "SLIPWAY_INTERNET")]
         internet: bool,
+        /// A further node that says it is an arm64 one, with QEMU behind it
+        #[arg(long)]
+        arm64: bool,
     },
     /// Stop the cluster and leave nothing behind
     Down,
@@ -89,10 +92,15 @@ fn main() -> ExitCode {
 async fn run(command: &Cmd) -> anyhow::Result<()> {
     cluster::install_tls_provider();
     match command {
-        Cmd::Up { nodes, internet } => {
+        Cmd::Up {
+            nodes,
+            internet,
+            arm64,
+        } => {
             cluster::up(cluster::Options {
                 nodes: *nodes,
                 internet: *internet,
+                arm64: *arm64,
             })
             .await
         }

@@ -112,13 +112,23 @@ pub fn digest(bytes: &[u8]) -> String {
 impl Image {
     /// An image of one layer for this machine's architecture. `config` is the inner `config` object.
     pub fn of(layer: &[u8], config: &Value, created_by: &str) -> Result<Self> {
+        Self::for_architecture(layer, config, created_by, architecture())
+    }
+
+    /// The same for any architecture.
+    pub fn for_architecture(
+        layer: &[u8],
+        config: &Value,
+        created_by: &str,
+        architecture: &str,
+    ) -> Result<Self> {
         // The epoch: two builds of the same files are the same image.
         let created = "1970-01-01T00:00:00Z";
         let mut gzip = GzBuilder::new().write(Vec::new(), Compression::default());
         gzip.write_all(layer)?;
         let packed = gzip.finish()?;
         let config = serde_json::to_vec(&json!({
-            "architecture": architecture(), "os": "linux", "created": created, "config": config,
+            "architecture": architecture, "os": "linux", "created": created, "config": config,
             "rootfs": {"type": "layers", "diff_ids": [digest(layer)]},
             "history": [{"created": created, "created_by": created_by}],
         }))?;
@@ -181,6 +191,21 @@ impl Image {
     pub fn size(&self) -> usize {
         self.blobs.values().map(Vec::len).sum()
     }
+}
+
+/// An index over images of several architectures.
+pub fn index(images: &[(&str, &Image)]) -> Result<Vec<u8>> {
+    let manifests: Vec<Value> = images
+        .iter()
+        .map(|(architecture, image)| {
+            json!({
+                "mediaType": MANIFEST, "digest": image.digest(), "size": image.manifest.len(),
+                "platform": {"os": "linux", "architecture": architecture},
+            })
+        })
+        .collect();
+    let index = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": manifests});
+    Ok(serde_json::to_vec(&index)?)
 }
 
 /// This machine's architecture in the words of OCI.

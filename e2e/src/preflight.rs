@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use crate::command;
 
 /// A command and the Debian package that brings it.
-const COMMANDS: [(&str, &str); 10] = [
+const COMMANDS: [(&str, &str); 11] = [
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("conntrack", "conntrack"),
@@ -17,6 +17,8 @@ const COMMANDS: [(&str, &str); 10] = [
     ("mmdebstrap", "mmdebstrap"),
     ("skopeo", "skopeo"),
     ("busybox", "busybox-static"),
+    // For the node that says it is an arm64 one.
+    ("qemu-aarch64-static", "qemu-user-static"),
     ("getent", "libc-bin"),
 ];
 

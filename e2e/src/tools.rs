@@ -52,7 +52,7 @@ macro_rules! module {
     };
 }
 
-const MODULES: [Module; 10] = [
+const MODULES: [Module; 11] = [
     module!("etcd", ["etcd"]),
     module!(
         "kubernetes",
@@ -66,6 +66,8 @@ const MODULES: [Module; 10] = [
     module!("cni-plugins", ["ptp", "host-local", "loopback"]),
     module!("coredns", ["coredns"]),
     module!("registry", ["registry"]),
+    // A registry of another make, for the scenarios.
+    module!("crane", ["crane"]),
     module!("helm", ["helm"]),
     module!("local-path-provisioner", ["local-path-provisioner"]),
     module!("buildkit", ["buildkitd", "buildctl"], peer: true),

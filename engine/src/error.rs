@@ -17,6 +17,7 @@ struct Inner {
     diagnostics: Vec<Diagnostic>,
     text: Option<std::sync::Arc<str>>,
     exit_code: Option<i32>,
+    retry_after: Option<u32>,
     log: Vec<String>,
     cancelled: bool,
     source: Option<Box<dyn StdError + Send + Sync>>,
@@ -49,6 +50,7 @@ impl BuildError {
             diagnostics: Vec::new(),
             text: None,
             exit_code: None,
+            retry_after: None,
             log: Vec::new(),
             cancelled: false,
             source: None,
@@ -110,6 +112,13 @@ impl BuildError {
         self
     }
 
+    /// Adds for how many seconds a registry asked to be left alone.
+    #[must_use]
+    pub fn with_retry_after(mut self, seconds: Option<u32>) -> Self {
+        self.0.retry_after = seconds.or(self.0.retry_after);
+        self
+    }
+
     /// Adds the last lines of the step's log.
     #[must_use]
     pub fn with_log(mut self, log: Vec<String>) -> Self {
@@ -159,6 +168,11 @@ impl BuildError {
     /// The exit code of the step that failed.
     pub fn exit_code(&self) -> Option<i32> {
         self.0.exit_code
+    }
+
+    /// For how many seconds a registry asked to be left alone.
+    pub fn retry_after(&self) -> Option<u32> {
+        self.0.retry_after
     }
 
     /// Diagnostics of the Dockerfile.
@@ -233,6 +247,7 @@ impl BuildError {
             instruction,
             exit_code: self.0.exit_code,
             log: self.0.log.iter().flat_map(|line| [line.as_str(), "\n"]).collect(),
+            retry_after: self.0.retry_after,
         }
     }
 }
@@ -284,10 +299,16 @@ impl From<slipway_registry::Error> for BuildError {
             Class::Unreachable | Class::Tls => FailureReason::RegistryUnreachable,
             Class::Unauthorized | Class::Denied => FailureReason::RegistryUnauthorized,
             Class::NotFound => FailureReason::ImageNotFound,
+            Class::RateLimited => FailureReason::RegistryRateLimited,
             Class::Local => FailureReason::Internal,
             _ => FailureReason::RegistryError,
         };
-        Self::new(reason, error.to_string()).because(error)
+        let wait = error
+            .retry_after()
+            .map(|wait| u32::try_from(wait.as_secs()).unwrap_or(u32::MAX));
+        Self::new(reason, error.to_string())
+            .with_retry_after(wait)
+            .because(error)
     }
 }
 

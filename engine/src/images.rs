@@ -59,6 +59,7 @@ impl Images {
         let (digest, found) = answer.map_err(|error| BaseError {
             message: error.to_string(),
             reason: error.reason(),
+            retry_after: error.retry_after(),
         })?;
         Ok(ResolvedBase {
             digest,

@@ -18,6 +18,7 @@ use crate::{
     decide::Action,
     facts::{Args, Refusal},
     memory::Memory,
+    placement::Cluster,
     pods::{self, Maker},
     report::Told,
     validate,
@@ -38,6 +39,8 @@ pub struct Applier<'a> {
     pub run: i64,
     /// Values of its arguments; needed for the first plan pod only.
     pub args: &'a Args,
+    /// The nodes that its pods are placed on.
+    pub cluster: Cluster<'a>,
     /// Its plan and schedule, once they are known.
     pub plan: Option<(&'a Digest, &'a Schedule)>,
     /// Where turns of claims are told.
@@ -86,6 +89,7 @@ impl Applier<'_> {
             config: self.config,
             build: self.build,
             run: self.run,
+            cluster: self.cluster,
         };
         match action {
             Action::StartPlan { attempt } => {

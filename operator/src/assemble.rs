@@ -41,6 +41,7 @@ pub async fn schedule(registry: &dyn Registry, cache: &Reference, plan: &Digest)
         reason: reasons::INTERNAL,
         message: format!("plan {plan}: {message}"),
         transient: false,
+        retry_after: None,
     };
     let name = cache.with_digest(plan);
     let manifest = registry.manifest(&name).await?;
@@ -92,13 +93,14 @@ pub async fn publish(registry: &dyn Registry, publication: &Publication) -> Resu
             reason: reasons::INTERNAL,
             message: "no name to write".to_owned(),
             transient: false,
+            retry_after: None,
         });
     };
     let sizes = parts.iter().map(content_size).collect::<Result<Vec<_>, _>>()?;
     let platforms = publication.results.iter().map(|(platform, _)| platform);
     let image = match parts.as_slice() {
-        [one] => one.clone(),
-        several => index(platforms.zip(several))?,
+        [one] if !publication.several => one.clone(),
+        several => index(platforms.zip(several), &publication.annotations)?,
     };
     let digest = image.digest();
     try_join_all(
@@ -134,6 +136,7 @@ fn verify(name: &Reference, found: &Manifest, expected: &Digest) -> Result<(), F
             "{name} is {digest} in the registry, and should be {expected}: somebody else writes the same name, or the registry changes what it is given"
         ),
         transient: false,
+        retry_after: None,
     })
 }
 
@@ -143,6 +146,7 @@ fn content_size(manifest: &Manifest) -> Result<u64, Fault> {
         reason: reasons::INTERNAL,
         message: format!("the result {} is no image manifest: {error}", manifest.digest()),
         transient: false,
+        retry_after: None,
     })?;
     Ok(parsed
         .layers()
@@ -153,13 +157,18 @@ fn content_size(manifest: &Manifest) -> Result<u64, Fault> {
 }
 
 /// The index over the manifests of several platforms: the same parts give the same bytes.
-fn index<'a>(parts: impl Iterator<Item = (&'a Platform, &'a Manifest)>) -> Result<Manifest, Fault> {
+fn index<'a>(
+    parts: impl Iterator<Item = (&'a Platform, &'a Manifest)>,
+    annotations: &BTreeMap<String, String>,
+) -> Result<Manifest, Fault> {
     #[derive(serde::Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Index {
         schema_version: u32,
         media_type: &'static str,
         manifests: Vec<Part>,
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        annotations: BTreeMap<String, String>,
     }
     #[derive(serde::Serialize)]
     #[serde(rename_all = "camelCase")]
@@ -167,36 +176,28 @@ fn index<'a>(parts: impl Iterator<Item = (&'a Platform, &'a Manifest)>) -> Resul
         media_type: String,
         digest: Digest,
         size: usize,
-        platform: PlatformObject,
-    }
-    #[derive(serde::Serialize)]
-    struct PlatformObject {
-        architecture: String,
-        os: String,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        variant: Option<String>,
+        /// With variant and, where it has one, `os.version`.
+        platform: slipway_oci::OciPlatform,
     }
     let manifests = parts
         .map(|(platform, manifest)| Part {
             media_type: manifest.media_type.clone(),
             digest: manifest.digest(),
             size: manifest.bytes.len(),
-            platform: PlatformObject {
-                architecture: platform.architecture.clone(),
-                os: platform.os.clone(),
-                variant: platform.variant.clone(),
-            },
+            platform: platform.into(),
         })
         .collect();
     let index = Index {
         schema_version: 2,
         media_type: media_type::OCI_INDEX,
         manifests,
+        annotations: annotations.clone(),
     };
     let bytes = serde_json::to_vec(&index).map_err(|error| Fault {
         reason: reasons::INTERNAL,
         message: format!("failed to write the index: {error}"),
         transient: false,
+        retry_after: None,
     })?;
     Ok(Manifest {
         bytes,

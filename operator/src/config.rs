@@ -82,6 +82,37 @@ pub struct Config {
     /// The pods of builds that are over.
     #[serde(default)]
     pub finished_pods: FinishedPods,
+    /// Programs of other architectures.
+    #[serde(default)]
+    pub emulation: Emulation,
+}
+
+/// Programs of other architectures than a node's own.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Emulation {
+    /// Find out what each node can emulate, and label it.
+    #[serde(default)]
+    pub enabled: bool,
+    /// An image with QEMU's static user mode emulators, for nodes that have none of their own.
+    #[serde(default)]
+    pub image: Option<String>,
+}
+
+impl Config {
+    /// What nodes are probed with, as the value of a label; `None` if they are not.
+    pub fn probe(&self) -> Option<String> {
+        use sha2::{Digest as _, Sha256};
+        let with = format!(
+            "{}\n{}",
+            self.runner.image,
+            self.emulation.image.as_deref().unwrap_or_default()
+        );
+        let hash = hex::encode(Sha256::digest(with));
+        self.emulation
+            .enabled
+            .then(|| hash.get(..16).unwrap_or_default().to_owned())
+    }
 }
 
 /// How cache repositories are pruned.

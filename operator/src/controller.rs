@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use futures::{Stream, StreamExt as _, TryStreamExt as _};
+use futures::{Stream, StreamExt as _, TryStreamExt as _, future::BoxFuture};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
@@ -27,11 +27,12 @@ use crate::{
     facts::{Facts, Fault, Lookup},
     memory::Memory,
     metrics::Metrics,
+    nodes::Nodes,
     observe,
     peers::{Admission, Guarded, Peers},
     pod_store::{PodStore, PodsGone},
     pod_view::PodView,
-    prune,
+    prober, prune,
     registry::{Connect, Registry},
     report::{Reporter, Told},
     validate,
@@ -62,6 +63,9 @@ pub struct Context {
     pods: PodStore,
     /// Who waits for the claims of cache mounts.
     pub desk: Arc<Desk>,
+    nodes: Nodes,
+    /// What the nodes are probed with, if they are.
+    probe: Option<Arc<str>>,
 }
 
 /// Why a reconcile did not come to its end; it is tried again.
@@ -109,6 +113,9 @@ pub async fn run(
         Arc::clone(&desk),
     );
     let told = Told::start(recorder, Arc::clone(&metrics));
+    let (nodes, node_changes) = watch_nodes(&client, namespace.as_deref());
+    let prober = prober::run(client.clone(), Arc::clone(&config), nodes.clone());
+    let probe = config.probe().map(Arc::from);
     let context = Arc::new(Context {
         client,
         config,
@@ -119,6 +126,8 @@ pub async fn run(
         peers,
         pods: PodStore::new(pods),
         desk,
+        nodes,
+        probe,
     });
     let controller = Controller::for_stream(build_changes, builds)
         .owns_stream(pod_changes)
@@ -132,6 +141,7 @@ pub async fn run(
         Arc::clone(&context.connect),
         context.config.cache.prune,
         context.config.policies.clone(),
+        context.config.registries.clone(),
     );
     let pruned = Arc::clone(&context);
     let rules = context.config.cache.mounts.prune.rules();
@@ -160,7 +170,22 @@ pub async fn run(
         () = sweeper => {}
         () = pruner => {}
         () = claim_pruner => {}
+        () = node_changes => {}
+        () = prober => {}
     }
+}
+
+/// The nodes, and what keeps them current; it never ends.
+fn watch_nodes(client: &Client, namespace: Option<&str>) -> (Nodes, BoxFuture<'static, ()>) {
+    if namespace.is_some() {
+        return (Nodes::unseen(), Box::pin(std::future::pending()));
+    }
+    let (nodes, changes) = Nodes::watch(client);
+    let follow = async move {
+        changes.for_each(|()| std::future::ready(())).await;
+        std::future::pending::<()>().await;
+    };
+    (nodes, Box::pin(follow))
 }
 
 fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
@@ -332,9 +357,13 @@ impl Work<'_> {
             told,
             peers,
             pods: _,
+            nodes,
+            probe,
             connect: _,
             desk,
         } = self.context;
+        self.facts.nodes = nodes.known();
+        self.facts.probe.clone_from(probe);
         if self.ask().await?.is_none() {
             // Deleted meanwhile.
             return Ok(Some(Requeue::await_change()));
@@ -382,6 +411,7 @@ impl Work<'_> {
             build: &self.build,
             run,
             args: &self.args,
+            cluster: self.facts.cluster(),
             plan: plan.as_ref().zip(schedule.map(AsRef::as_ref)),
             told,
         };
@@ -516,6 +546,7 @@ impl Work<'_> {
                 reason: slipway_crd::reasons::SPEC_INVALID,
                 message: invalid.to_string(),
                 transient: false,
+                retry_after: None,
             }),
         };
         if let Ok(schedule) = &result {
@@ -542,10 +573,10 @@ impl Work<'_> {
 
     /// The registries, with the build's credentials as they are now.
     async fn registry(&self) -> Result<Result<Arc<dyn Registry>, Fault>, ReconcileError> {
-        let documents = observe::documents(&self.context.client, &self.build)
+        let identity = observe::identity(&self.context.client, &self.build, &self.context.config.registries)
             .await
             .map_err(|error| ReconcileError::Observe(Box::new(error)))?;
-        Ok(self.context.connect.connect(documents))
+        Ok(self.context.connect.connect(identity))
     }
 }
 

@@ -17,6 +17,7 @@
 mod caches;
 mod life;
 mod plan;
+mod platforms;
 mod queue;
 mod rest;
 mod room;

@@ -1,12 +1,15 @@
 //! What a decision knows beside the ImageBuild and its pods. Plain data.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::claims::Caches;
 use slipway_oci::{Digest, Platform, Reference};
 use slipway_plan::protocol::Schedule;
 
-use crate::peers::Others;
+use crate::{
+    peers::Others,
+    placement::{Cluster, Node},
+};
 
 /// Something that went wrong outside, told in a stable word.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -18,6 +21,8 @@ pub struct Fault {
     pub message: String,
     /// The same may succeed later without anybody changing anything.
     pub transient: bool,
+    /// Not before this time is over: a registry asked for it.
+    pub retry_after: Option<Duration>,
 }
 
 /// The answer to a question that needs input or output.
@@ -51,6 +56,20 @@ pub struct Facts {
     pub peers: Others,
     /// The cache mounts of the namespace; looked at when a stage of the schedule has some.
     pub caches: Caches,
+    /// The nodes of the cluster; `None` where the operator may not see them.
+    pub nodes: Option<Arc<Vec<Node>>>,
+    /// What the nodes are being probed with; `None` where nobody probes them.
+    pub probe: Option<Arc<str>>,
+}
+
+impl Facts {
+    /// What is known of the nodes.
+    pub fn cluster(&self) -> Cluster<'_> {
+        Cluster {
+            nodes: self.nodes.as_deref().map(Vec::as_slice),
+            probe: self.probe.as_deref(),
+        }
+    }
 }
 
 /// A pod that the API server refused.
@@ -71,6 +90,10 @@ pub struct Publication {
     pub images: Vec<Reference>,
     /// The manifest of each platform, in the order of the request; each is in every repository already.
     pub results: Vec<(Platform, Digest)>,
+    /// An index is written even over one platform: others were asked for and have failed.
+    pub several: bool,
+    /// Annotations of the index.
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// An image that has been named and verified.

@@ -55,6 +55,7 @@ pub(crate) fn stage(name: &str, needs: &[usize]) -> ScheduledStage {
         id: format!("{name}-linux-amd64"),
         name: name.to_owned(),
         platform: "linux/amd64".parse().unwrap(),
+        runs: true,
         key: "0".repeat(64),
         shared: false,
         start_after: needs.to_vec(),

@@ -224,6 +224,7 @@ mod tests {
             reason: "RegistryUnreachable",
             message: "away".into(),
             transient: true,
+            retry_after: None,
         };
         memory.registry_answered("u", 1, Some(&fault), fixtures::at(1));
         memory.registry_answered("u", 1, Some(&fault), fixtures::at(2));

@@ -8,6 +8,8 @@ use futures::future::{try_join, try_join_all};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use kube::{Api, Client, ResourceExt as _, api::ListParams, runtime::reflector};
 use slipway_crd::{ImageBuild, names, reasons};
+use slipway_plan::protocol::RegistryHost;
+use zeroize::Zeroizing;
 
 use crate::{
     claims::{self, Use},
@@ -15,7 +17,7 @@ use crate::{
     memory::Memory,
     naming,
     pod_view::PodView,
-    registry::Documents,
+    registry::Identity,
 };
 
 /// The key of a `kubernetes.io/dockerconfigjson` Secret.
@@ -146,6 +148,7 @@ fn absent(reason: &'static str, message: String) -> Result<(), Fault> {
         reason,
         message,
         transient: false,
+        retry_after: None,
     })
 }
 
@@ -269,30 +272,50 @@ fn has_key(map: &ConfigMap, key: &str) -> bool {
             .is_some_and(|data| data.contains_key(key))
 }
 
-/// The docker config documents of a build. A Secret that has gone is left out: the registry will say what is missing.
-pub async fn documents(client: &Client, build: &ImageBuild) -> Result<Documents, kube::Error> {
+/// Who a build is to its registries. A Secret that has gone is left out: the registry will say what is missing.
+pub async fn identity(
+    client: &Client,
+    build: &ImageBuild,
+    hosts: &[RegistryHost],
+) -> Result<Identity, kube::Error> {
     let namespace = build.namespace().unwrap_or_default();
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &namespace);
-    let found = try_join_all(
-        build
-            .spec
-            .output
-            .credentials
-            .iter()
-            .map(|reference| secrets.get_opt(&reference.name)),
+    let credentials = &build.spec.output.credentials;
+    let wanted: Vec<(&str, &str)> = hosts
+        .iter()
+        .filter_map(|host| Some((host.host.as_str(), host.client_certificate.as_deref()?)))
+        .collect();
+    let (documents, pairs) = try_join(
+        try_join_all(
+            credentials
+                .iter()
+                .map(|reference| secrets.get_opt(&reference.name)),
+        ),
+        try_join_all(wanted.iter().map(|(_, name)| secrets.get_opt(name))),
     )
     .await?;
-    Ok(build
-        .spec
-        .output
-        .credentials
-        .iter()
-        .zip(found)
-        .filter_map(|(reference, secret)| {
-            let document = secret?.data?.remove(DOCKER_CONFIG)?;
-            Some((format!("secret {namespace}/{}", reference.name), document.0))
-        })
-        .collect())
+    Ok(Identity {
+        documents: credentials
+            .iter()
+            .zip(documents)
+            .filter_map(|(reference, secret)| {
+                let document = secret?.data?.remove(DOCKER_CONFIG)?;
+                Some((format!("secret {namespace}/{}", reference.name), document.0))
+            })
+            .collect(),
+        certificates: wanted
+            .iter()
+            .zip(pairs)
+            .filter_map(|((host, _), secret)| {
+                let mut data = secret?.data?;
+                let pair = (
+                    data.remove("tls.crt")?.0,
+                    Zeroizing::new(data.remove("tls.key")?.0),
+                );
+                Some(((*host).to_owned(), pair))
+            })
+            .collect(),
+    })
 }
 
 /// Whether the CRD is installed and may be read.

@@ -1,5 +1,7 @@
 //! A runner pod as a decision sees it: what it is for, and how far it is. Pure.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
 use slipway_crd::{FailureStatus, names, reasons};
@@ -94,6 +96,8 @@ pub struct Failed {
     pub failure: FailureStatus,
     /// Not its own fault: it may be tried again.
     pub transient: bool,
+    /// Not before this time is over: a registry asked for it.
+    pub retry_after: Option<Duration>,
     /// When.
     pub at: Timestamp,
 }
@@ -272,6 +276,9 @@ fn ended(pod: &Pod, kind: &Kind, terminated: &ContainerStateTerminated, created:
                     ..FailureStatus::default()
                 },
                 transient,
+                retry_after: failure
+                    .retry_after
+                    .map(|seconds| Duration::from_secs(seconds.into())),
                 at,
             })
         }
@@ -389,6 +396,7 @@ pub const fn is_transient(reason: FailureReason) -> bool {
     match reason {
         FailureReason::RegistryUnreachable
         | FailureReason::RegistryError
+        | FailureReason::RegistryRateLimited
         | FailureReason::SourceUnreachable
         | FailureReason::OutOfMemory
         | FailureReason::NoSpace
@@ -413,6 +421,7 @@ fn failed(reason: &str, message: String, transient: bool, at: Timestamp) -> PodS
             ..FailureStatus::default()
         },
         transient,
+        retry_after: None,
         at,
     })
 }

@@ -5,6 +5,7 @@
 mod caches;
 mod hold;
 mod isolation;
+mod probe;
 mod request;
 mod resources;
 mod settings;
@@ -13,23 +14,29 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::{
     api::core::v1::{
-        ConfigMapVolumeSource, Container, EmptyDirVolumeSource, KeyToPath, Pod, PodSecurityContext, PodSpec,
-        ProjectedVolumeSource, SeccompProfile, SecretProjection, SecretVolumeSource, Volume, VolumeMount,
-        VolumeProjection,
+        ConfigMapVolumeSource, Container, EmptyDirVolumeSource, ImageVolumeSource, KeyToPath, Pod,
+        PodSecurityContext, PodSpec, ProjectedVolumeSource, SeccompProfile, SecretProjection,
+        SecretVolumeSource, Volume, VolumeMount, VolumeProjection,
     },
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
 };
 use kube::Resource as _;
 use slipway_crd::{ImageBuild, names};
-use slipway_oci::{Digest, Platform};
+use slipway_oci::Digest;
 use slipway_plan::protocol::{self, ScheduledStage};
 
-use crate::{config::Config, naming, validate};
+use crate::{
+    config::Config,
+    naming,
+    placement::{Cluster, Place},
+    validate,
+};
 use settings::Settings;
 
 pub use caches::CacheVolume;
 pub use hold::HOLD_CONTAINER;
 pub use isolation::keeps_user_namespace;
+pub use probe::probe_pod;
 pub use request::{request, request_config_map};
 
 /// Seconds between SIGTERM and SIGKILL: a cancelled build has nothing to save.
@@ -46,6 +53,8 @@ pub struct Maker<'a> {
     pub build: &'a ImageBuild,
     /// The number of its run.
     pub run: i64,
+    /// The nodes that pods are placed on.
+    pub cluster: Cluster<'a>,
 }
 
 impl Maker<'_> {
@@ -82,15 +91,15 @@ impl Maker<'_> {
                 },
             );
         }
-        // The plan is the same wherever it is made, so any node will do that can run this operator's own kind of binary.
-        let platform = Platform::host();
+        // The plan is the same wherever it is made.
+        let place = Place::anywhere();
         let labels = [
             (names::LABEL_KIND, "plan".to_owned()),
             (names::LABEL_ATTEMPT, attempt.to_string()),
         ];
         let settings = Settings::of(&self.build.spec, &self.config.runner, None, 0);
         let metadata = self.metadata(name, labels);
-        self.pod(metadata, &platform, vec!["plan".to_owned()], settings, volumes)
+        self.pod(metadata, &place, vec!["plan".to_owned()], settings, volumes)
     }
 
     /// The pod of a stage, of whose pods `out_of_memory` ran out of memory before.
@@ -146,7 +155,7 @@ impl Maker<'_> {
             (names::LABEL_STAGE, stage.id.clone()),
             (names::LABEL_PLATFORM, platform.replace('/', "-")),
         ];
-        let args = ["stage", "--plan", plan.as_str(), "--stage", &stage.id]
+        let mut args = ["stage", "--plan", plan.as_str(), "--stage", &stage.id]
             .map(ToOwned::to_owned)
             .to_vec();
         let settings = Settings::of(
@@ -155,8 +164,13 @@ impl Maker<'_> {
             Some(&stage.name),
             out_of_memory,
         );
+        let place = Place::of(stage, self.build.spec.emulation, self.cluster);
+        if place.emulated {
+            args.extend(["--emulate".to_owned(), stage.platform.architecture.clone()]);
+            volumes.emulators(self.config);
+        }
         let metadata = self.metadata(name, labels);
-        let mut pod = self.pod(metadata, &stage.platform, args, settings, volumes);
+        let mut pod = self.pod(metadata, &place, args, settings, volumes);
         // One that does not parse has been refused before any pod was made.
         let valid = validate::validate(self.build, &self.config.policies).ok();
         if let Some(time) = valid.and_then(|valid| valid.hold_failed) {
@@ -193,7 +207,7 @@ impl Maker<'_> {
     fn pod(
         &self,
         mut metadata: ObjectMeta,
-        platform: &Platform,
+        place: &Place,
         args: Vec<String>,
         settings: Settings,
         mut volumes: Volumes,
@@ -208,9 +222,10 @@ impl Maker<'_> {
         metadata.annotations = (!settings.annotations.is_empty()).then_some(settings.annotations);
         self.common_volumes(&mut volumes);
         let mut node_selector = settings.node_selector;
-        // Last: a stage for arm64 runs on an arm64 node whatever else is asked.
-        node_selector.insert("kubernetes.io/os".to_owned(), platform.os.clone());
-        node_selector.insert("kubernetes.io/arch".to_owned(), platform.architecture.clone());
+        // What is asked for of the architecture says nothing of a stage for another one.
+        node_selector.remove("kubernetes.io/arch");
+        // Last: a stage for arm64 runs where arm64 runs, whatever else is asked.
+        node_selector.extend(place.labels.clone());
         Pod {
             metadata,
             spec: Some(PodSpec {
@@ -289,6 +304,33 @@ impl Maker<'_> {
                 },
             );
         }
+        for (index, host) in self.config.registries.iter().enumerate() {
+            let Some(secret) = &host.client_certificate else {
+                continue;
+            };
+            volumes.mount(
+                &format!("certificate-{index}"),
+                &format!("{}/{index}", protocol::CERTIFICATES_DIR),
+                Volume {
+                    secret: Some(SecretVolumeSource {
+                        secret_name: Some(secret.clone()),
+                        default_mode: Some(0o400),
+                        // A namespace that does not use this registry need not have it.
+                        optional: Some(true),
+                        items: Some(
+                            ["tls.crt", "tls.key"]
+                                .map(|key| KeyToPath {
+                                    key: key.to_owned(),
+                                    path: key.to_owned(),
+                                    mode: None,
+                                })
+                                .to_vec(),
+                        ),
+                    }),
+                    ..Volume::default()
+                },
+            );
+        }
         let size_limit = self.config.runner.store_size_limit.clone().map(Quantity);
         volumes.empty("store", protocol::STORE_DIR, size_limit);
         volumes.empty("tmp", "/tmp", None);
@@ -319,6 +361,23 @@ impl Volumes {
             read_only: Some(true),
             ..VolumeMount::default()
         });
+    }
+
+    /// The emulators of the chart, if it names any.
+    fn emulators(&mut self, config: &Config) {
+        if let Some(image) = &config.emulation.image {
+            self.mount(
+                "emulators",
+                protocol::EMULATORS_DIR,
+                Volume {
+                    image: Some(ImageVolumeSource {
+                        reference: Some(image.clone()),
+                        pull_policy: Some(config.runner.image_pull_policy.clone()),
+                    }),
+                    ..Volume::default()
+                },
+            );
+        }
     }
 
     fn empty(&mut self, name: &str, path: &str, size_limit: Option<Quantity>) {

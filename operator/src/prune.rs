@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use kube::{Client, ResourceExt as _, runtime::reflector};
 use slipway_crd::ImageBuild;
 use slipway_oci::Reference;
+use slipway_plan::protocol::RegistryHost;
 use slipway_registry::kept::{Policy, Row};
 
 use crate::{
@@ -30,6 +31,7 @@ pub(crate) async fn run(
     connect: Arc<dyn Connect>,
     settings: Option<Prune>,
     policies: Policies,
+    hosts: Vec<RegistryHost>,
 ) {
     let Some(settings) = settings else {
         return std::future::pending().await;
@@ -45,7 +47,7 @@ pub(crate) async fn run(
         let known: Vec<Arc<Guarded>> = builds.state();
         let known = known.iter().filter_map(|build| build.0.as_ref().ok());
         for (repository, builds) in repositories(known, &policies) {
-            match prune(&client, &*connect, &repository, &builds, &policy).await {
+            match prune(&client, &*connect, &hosts, &repository, &builds, &policy).await {
                 Ok(rows) => tell(&repository, &rows),
                 Err(fault) => {
                     tracing::warn!(%repository, reason = fault.reason, "not pruned: {}", fault.message);
@@ -107,24 +109,26 @@ fn repositories<'a>(
 async fn prune(
     client: &Client,
     connect: &dyn Connect,
+    hosts: &[RegistryHost],
     repository: &Reference,
     builds: &[&ImageBuild],
     policy: &Policy,
 ) -> Result<Vec<Row>, Fault> {
     let mut refused = None;
     for build in builds {
-        let documents = match observe::documents(client, build).await {
-            Ok(documents) => documents,
+        let identity = match observe::identity(client, build, hosts).await {
+            Ok(identity) => identity,
             Err(error) => {
                 refused = Some(Fault {
                     reason: slipway_crd::reasons::INTERNAL,
                     message: format!("failed to read the credentials of {}: {error}", build.name_any()),
                     transient: true,
+                    retry_after: None,
                 });
                 continue;
             }
         };
-        let pruned = match connect.connect(documents) {
+        let pruned = match connect.connect(identity) {
             Ok(registry) => Registry::prune(&*registry, repository, policy).await,
             Err(fault) => Err(fault),
         };

@@ -4,9 +4,13 @@ mod client;
 #[cfg(test)]
 pub(crate) mod fake;
 
+use std::collections::BTreeMap;
+
 use futures::future::BoxFuture;
 use slipway_oci::{Digest, Reference};
 use slipway_registry::kept::{Policy, Row};
+
+use zeroize::Zeroizing;
 
 use crate::facts::Fault;
 
@@ -14,6 +18,15 @@ pub use client::Client;
 
 /// Docker config documents of a build, each with a name for messages.
 pub type Documents = Vec<(String, Vec<u8>)>;
+
+/// Who a build is to its registries. Shows nothing of it in messages.
+#[derive(Default)]
+pub struct Identity {
+    /// Its docker config documents.
+    pub documents: Documents,
+    /// Certificate and key, PEM, by host.
+    pub certificates: BTreeMap<String, (Vec<u8>, Zeroizing<Vec<u8>>)>,
+}
 
 /// A manifest as the registry gave it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +71,6 @@ pub trait Registry: Send + Sync {
 
 /// Makes a [`Registry`] from credentials.
 pub trait Connect: Send + Sync {
-    /// With these documents; an error if one of them does not parse.
-    fn connect(&self, documents: Documents) -> Result<std::sync::Arc<dyn Registry>, Fault>;
+    /// As this build; an error if a document or certificate of it does not parse.
+    fn connect(&self, identity: Identity) -> Result<std::sync::Arc<dyn Registry>, Fault>;
 }

@@ -9,6 +9,7 @@
 
 mod artifacts;
 mod context;
+mod emulation;
 mod hold;
 mod inputs;
 mod plan;
@@ -52,6 +53,9 @@ enum Command {
         /// No other attempt follows: with --hold, what ran out of memory is left as well
         #[arg(long)]
         last_attempt: bool,
+        /// Run its programs, which are for this other architecture, under emulation
+        #[arg(long)]
+        emulate: Option<String>,
     },
     /// Wait for the stage of this pod; if a RUN of it fails, hold its files for a person to look at
     Hold {
@@ -65,6 +69,8 @@ enum Command {
         #[arg(trailing_var_arg = true)]
         command: Vec<String>,
     },
+    /// Find out which other architectures this node can emulate
+    Emulation,
     /// Tell what this environment lets a build do; fails if a build cannot run here
     Probe {
         /// How to tell it
@@ -94,12 +100,17 @@ pub fn run(arguments: &Arguments) -> ExitCode {
             stage,
             hold,
             last_attempt,
-        } => finish(block_on(stoppable(|cancel| {
+            emulate,
+        } => finish(block_on(stoppable(|cancel| async move {
             let keep = hold.then_some(hold::Wanted {
                 out_of_memory: *last_attempt,
             });
-            stage::run(plan.clone(), stage.clone(), keep, cancel)
+            if let Some(architecture) = emulate {
+                emulation::prepare(architecture)?;
+            }
+            stage::run(plan.clone(), stage.clone(), keep, cancel).await
         }))),
+        Command::Emulation => finish(Some(emulation::probe())),
     }
 }
 

@@ -23,7 +23,7 @@ use slipway_plan::{
     },
 };
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io::Read as _,
     path::{Path, PathBuf},
 };
@@ -57,7 +57,9 @@ pub(crate) async fn run(_cancel: CancellationToken) -> Result<TerminationMessage
     request.no_cache.clone_from(&pod.request.no_cache);
     request.ignore.clone_from(&ignore);
     let images = Images::new(pod.registries.clone());
-    let plan = plan(&request, &images, &pod.request.allowed_bases).await?;
+    let mut plan = plan(&request, &images, &pod.request.allowed_bases).await?;
+    slipway_plan::split_results(&mut plan);
+    annotate(&mut plan, &pod.request.annotations);
     for warning in &plan.warnings {
         pod.progress
             .warn(&format!("{:?}", warning.rule), &warning.detail, warning.line);
@@ -67,7 +69,6 @@ pub(crate) async fn run(_cancel: CancellationToken) -> Result<TerminationMessage
     let context = tree.ignoring(slipway_engine::context::matcher(&ignore)?);
     let contents = digests(&plan, &context)?;
     let keys = slipway_plan::keys(&plan, &|input| contents.get(input).cloned());
-    one_result_each(&plan)?;
     let cache = RegistryCache::new(pod.places(), pod.build_name(), false, pod.progress.clone());
     let have = have::look(&pod, &cache, &plan, &keys, &images).await?;
     let message = publish(&pod, plan, keys, have, &context).await?;
@@ -75,17 +76,26 @@ pub(crate) async fn run(_cancel: CancellationToken) -> Result<TerminationMessage
     Ok(message)
 }
 
-/// Two platforms cannot have the same result.
-fn one_result_each(plan: &BuildPlan) -> Result<()> {
-    let stages: BTreeSet<_> = plan.results.iter().map(|result| result.stage).collect();
-    if stages.len() == plan.results.len() {
-        return Ok(());
+/// Puts the annotations of each image into the plan: those of the request over what is known of the base (OCI image
+/// specification, "Pre-Defined Annotation Keys").
+fn annotate(plan: &mut BuildPlan, asked: &BTreeMap<String, String>) {
+    for result in &mut plan.results {
+        if let Some(base) = &result.base {
+            let name = base.reference.without_tag_and_digest();
+            let name = match base.reference.tag() {
+                Some(tag) => format!("{name}:{tag}"),
+                None => name,
+            };
+            let digest = base.digest.to_string();
+            result
+                .annotations
+                .insert("org.opencontainers.image.base.name".into(), name);
+            result
+                .annotations
+                .insert("org.opencontainers.image.base.digest".into(), digest);
+        }
+        result.annotations.extend(asked.clone());
     }
-    Err(BuildError::new(
-        FailureReason::DockerfileInvalid,
-        "the last stage is the same for several platforms (its FROM names a fixed --platform); build each platform \
-         with an ImageBuild of its own",
-    ))
 }
 
 /// Stages that the cache shall not be used for and that are not there: most likely misspelt.
@@ -165,14 +175,15 @@ fn dockerfile(pod: &Pod, tree: &DirContext) -> Result<(String, String)> {
 /// Plans, looking up the images that planning asks for, all of a round side by side.
 async fn plan(request: &PlanRequest, images: &Images, allowed: &[String]) -> Result<BuildPlan> {
     let mut bases = Bases::new();
+    let mut wait = None;
     for _ in 0..ROUNDS {
-        let outcome = slipway_plan::plan(request, &bases)
-            .map_err(|errors| BuildError::dockerfile(errors, &request.dockerfile.source))?;
+        let outcome = slipway_plan::plan(request, &bases).map_err(|errors| {
+            BuildError::dockerfile(errors, &request.dockerfile.source).with_retry_after(wait)
+        })?;
         match outcome {
             Outcome::Ready(plan) => return Ok(*plan),
             Outcome::Need(needed) => {
                 if let Some((base, refusal)) = policy::first_refusal(&needed, allowed) {
-                    missing = Some(FailureReason::PolicyViolation);
                     // With this answer the planner names the instruction; the registry is not asked.
                     bases.insert(base, Err(refusal));
                     continue;
@@ -182,6 +193,8 @@ async fn plan(request: &PlanRequest, images: &Images, allowed: &[String]) -> Res
                     (request, answer)
                 };
                 for (request, answer) in join_all(needed.into_iter().map(look_up)).await {
+                    // The longest of the round: before that, the next attempt would meet the same limit.
+                    wait = wait.max(answer.as_ref().err().and_then(|error| error.retry_after));
                     bases.insert(request, answer);
                 }
             }

@@ -7,9 +7,12 @@ use slipway_engine::{
 };
 use slipway_oci::Reference;
 use slipway_plan::protocol::{
-    CREDENTIALS_DIR, FailureReason, REQUEST_DIR, REQUEST_FILE, RegistryHost, Request, STORE_DIR,
+    CERTIFICATES_DIR, CREDENTIALS_DIR, FailureReason, REQUEST_DIR, REQUEST_FILE, RegistryHost, Request,
+    STORE_DIR,
 };
-use slipway_registry::{Config, Credentials, HostConfig, Mirror, Registries, Repository, kept::Stamp};
+use slipway_registry::{
+    ClientCertificate, Config, Credentials, HostConfig, Mirror, Registries, Repository, kept::Stamp,
+};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -39,7 +42,8 @@ impl Pod {
         let registries = Registries::new(config(
             &request.registries,
             credentials(Path::new(CREDENTIALS_DIR))?,
-        ))?;
+            Path::new(CERTIFICATES_DIR),
+        )?)?;
         Ok(Self {
             request,
             registries,
@@ -99,21 +103,41 @@ pub(crate) fn internal(message: impl Into<String>) -> BuildError {
     BuildError::new(FailureReason::Internal, message)
 }
 
-fn config(hosts: &[RegistryHost], credentials: Credentials) -> Config {
-    let hosts = hosts.iter().map(|host| {
+fn config(hosts: &[RegistryHost], credentials: Credentials, certificates: &Path) -> Result<Config> {
+    let hosts = hosts.iter().enumerate().map(|(number, host)| {
+        let client_certificate = match &host.client_certificate {
+            Some(_) => certificate(&certificates.join(number.to_string()))?,
+            None => None,
+        };
         let settings = HostConfig {
             mirrors: host.mirrors.iter().map(Mirror::new).collect(),
             insecure: host.insecure,
-            ..HostConfig::default()
+            skip_tls_verify: host.skip_tls_verify,
+            ca: host.ca.clone(),
+            client_certificate,
         };
-        (host.host.clone(), settings)
+        Ok((host.host.clone(), settings))
     });
-    Config {
-        hosts: hosts.collect(),
+    Ok(Config {
+        hosts: hosts.collect::<Result<_>>()?,
         credentials,
         user_agent: Some(concat!("slipway/", env!("CARGO_PKG_VERSION")).into()),
         ..Config::default()
-    }
+    })
+}
+
+/// The certificate of a mounted `kubernetes.io/tls` Secret; none where the Secret is not there.
+fn certificate(dir: &Path) -> Result<Option<ClientCertificate>> {
+    let read = |name: &str| {
+        let file = dir.join(name);
+        match fs::read_to_string(&file) {
+            Ok(text) => Ok(Some(zeroize::Zeroizing::new(text))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(BuildError::io(format!("read {}", file.display()), error)),
+        }
+    };
+    let pair = read("tls.crt")?.zip(read("tls.key")?);
+    Ok(pair.map(|(certificate, key)| ClientCertificate::new(certificate.as_str(), key.as_str())))
 }
 
 /// All mounted credential Secrets, in the order of the ImageBuild's list.

@@ -1,6 +1,6 @@
 //! Which images a Dockerfile may name, as the platform team says. Pure.
 
-use slipway_plan::{BaseError, BaseRequest};
+use slipway_plan::{BaseError, BaseRequest, protocol::FailureReason};
 
 /// The first of `bases` that is not among `allowed`, and what is wrong with it. All are allowed when nothing is said.
 pub(crate) fn first_refusal(bases: &[BaseRequest], allowed: &[String]) -> Option<(BaseRequest, BaseError)> {
@@ -13,7 +13,8 @@ pub(crate) fn first_refusal(bases: &[BaseRequest], allowed: &[String]) -> Option
             base.reference.without_tag_and_digest(),
             allowed.join(", ")
         ),
-        not_found: false,
+        reason: FailureReason::PolicyViolation,
+        retry_after: None,
     };
     Some((base.clone(), refusal))
 }

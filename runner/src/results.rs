@@ -303,6 +303,7 @@ fn target(plan: &BuildPlan, index: StageIndex, stage: &StagePlan) -> PlanResult 
         stage: index,
         config: stage.config.clone(),
         base: None,
+        annotations: BTreeMap::new(),
     })
 }
 
@@ -310,13 +311,7 @@ fn target(plan: &BuildPlan, index: StageIndex, stage: &StagePlan) -> PlanResult 
 pub(crate) fn assemble(plan: &BuildPlan, index: StageIndex, layers: Vec<Layer>) -> Result<Image> {
     let target = target(plan, index, &plan.stages[index]);
     let config = image::config(plan, &target, &layers, None);
-    image::assemble(
-        &target.platform,
-        &config,
-        layers,
-        false,
-        image::Annotations::new(),
-    )
+    image::assemble(&target.platform, &config, layers, false, target.annotations)
 }
 
 fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8], digest: &Digest) -> Result<T> {

@@ -5,6 +5,8 @@
     reason = "KubeSchema repeats each type inside a function body"
 )]
 
+use std::collections::BTreeMap;
+
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +25,12 @@ pub struct Output {
         merge_strategy = ListMerge::Set
     )]
     pub images: Vec<String>,
+    /// Annotations for the image: on the manifest of each platform, and on the index over them. Those that tell the base
+    /// (`org.opencontainers.image.base.name` and `…digest`) are written by themselves.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 128))]
+    #[x_kube(validation = Rule::new(rules::ANNOTATIONS.0).message(rules::ANNOTATIONS.1))]
+    pub annotations: BTreeMap<String, String>,
     /// Secrets of type `kubernetes.io/dockerconfigjson` of the same namespace, for all registries that the build reads
     /// from and writes to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

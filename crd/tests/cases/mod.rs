@@ -146,6 +146,31 @@ pub(crate) fn all() -> Vec<Case> {
                 "linux/riscv64"
             ]),
         ),
+        accept("emulation", "emulation", json!("Never")),
+        refuse_by_schema(
+            "an emulation that is none",
+            "emulation",
+            json!("Sometimes"),
+            "spec.emulation",
+        ),
+        accept("publishing the rest", "platformFailure", json!("PublishRest")),
+        refuse_by_schema(
+            "a platform failure that is none",
+            "platformFailure",
+            json!("Ignore"),
+            "spec.platformFailure",
+        ),
+        accept(
+            "annotations",
+            "output.annotations",
+            json!({"org.opencontainers.image.source": "https://git.example.com/shop"}),
+        ),
+        refuse(
+            "an annotation without a key",
+            "output.annotations",
+            json!({"": "x"}),
+            "spec.output.annotations: a key must have",
+        ),
         refuse(
             "a platform without a system",
             "platforms",

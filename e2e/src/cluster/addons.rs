@@ -15,6 +15,10 @@ use crate::{
     tools::Tools,
 };
 
+/// A node's label: the architecture that it is to claim. The kubelet says every few seconds what its own program was made
+/// for; a policy of the API server changes that into this.
+pub const CLAIMED_ARCHITECTURE: &str = "slipway.build/claimed-arch";
+
 /// CoreDNS on the machine's bridge address: services, `*.slipway.test`, and nothing else unless the internet is allowed.
 pub(super) fn coredns(layout: &Layout, spec: &Spec, tools: &Tools, ca: &Authority) -> Result<Program> {
     let kubeconfig = component(layout, spec, ca, "coredns", "slipway:coredns", None)?;
@@ -142,7 +146,30 @@ pub(super) fn manifests(layout: &Layout) -> Result<String> {
             "containers": [{"name": "helper-pod", "image": images::BUSYBOX, "imagePullPolicy": "IfNotPresent"}],
         },
     });
+    let admission = "admissionregistration.k8s.io/v1";
+    let claim = "slipway-claimed-architecture";
     let list = json!({"apiVersion": "v1", "kind": "List", "items": [
+        {
+            "apiVersion": admission, "kind": "MutatingAdmissionPolicy", "metadata": {"name": claim},
+            "spec": {
+                "matchConstraints": {"resourceRules": [{
+                    "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"],
+                    "resources": ["nodes", "nodes/status"],
+                }]},
+                "matchConditions": [{
+                    "name": "claims",
+                    "expression": format!("has(object.metadata.labels) && '{CLAIMED_ARCHITECTURE}' in object.metadata.labels"),
+                }],
+                "failurePolicy": "Fail", "reinvocationPolicy": "Never",
+                "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": format!(
+                    "[JSONPatch{{op: 'add', path: '/metadata/labels/kubernetes.io~1arch', value: object.metadata.labels['{CLAIMED_ARCHITECTURE}']}}]"
+                )}}],
+            },
+        },
+        {
+            "apiVersion": admission, "kind": "MutatingAdmissionPolicyBinding", "metadata": {"name": claim},
+            "spec": {"policyName": claim},
+        },
         role("slipway:coredns", json!([
             {"apiGroups": [""], "resources": ["services", "pods", "namespaces", "endpoints"], "verbs": read},
             {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": read},

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::up::lock;
 use crate::{
-    cgroup,
+    binfmt, cgroup,
     config::{Layout, Spec},
     network,
     process::Record,
@@ -47,6 +47,7 @@ pub fn down() -> Result<()> {
         }
     }
     remove_state(&layout.root)?;
+    binfmt::remove(&layout);
     let _ = fs::remove_file(layout.lock_file());
     drop(lock);
     // Gone only when this was the last cluster.

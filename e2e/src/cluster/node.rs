@@ -20,6 +20,9 @@ use crate::{
     wait,
 };
 
+/// The taint of a node that says it is an arm64 one: pods that do not ask for it go elsewhere if they can.
+pub(super) const ARM64_TAINT: &str = "slipway.build/arm64";
+
 /// The program names of node `number`, in the order in which they start.
 pub(super) fn names(number: u8) -> [String; 3] {
     [
@@ -189,7 +192,7 @@ pub(super) fn kubelet(
     let resolv = root.join("resolv.conf");
     write_atomically(&resolv, b"# the cluster's DNS is put in by the kubelet\n")?;
     fs::create_dir_all(root.join("pods"))?;
-    let config = serde_json::to_string_pretty(&json!({
+    let mut config = json!({
         "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
         "address": address, "port": 10250, "readOnlyPort": 0,
         "tlsCertFile": serving.cert, "tlsPrivateKeyFile": serving.key,
@@ -207,7 +210,12 @@ pub(super) fn kubelet(
         "eventRecordQPS": 0, "registryPullQPS": 0, "serializeImagePulls": false,
         "kubeAPIQPS": 200, "kubeAPIBurst": 400, "maxPods": 250,
         "syncFrequency": "10s", "volumeStatsAggPeriod": "0s",
-    }))?;
+    });
+    if spec.arm64_node == Some(number) {
+        let taint = json!({"key": ARM64_TAINT, "effect": "PreferNoSchedule"});
+        config["registerWithTaints"] = json!([taint]);
+    }
+    let config = serde_json::to_string_pretty(&config)?;
     let file = root.join("kubelet.json");
     write_atomically(&file, config.as_bytes())?;
     let args = flags([

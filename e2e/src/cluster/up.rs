@@ -4,12 +4,16 @@ use std::{fs, fs::File, net::TcpListener, os::unix::fs::symlink, path::PathBuf, 
 
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::core::v1::{Node, ServiceAccount};
-use kube::{Api, Client};
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams},
+};
 use rustix::fs::{FlockOperation, flock};
+use serde_json::json;
 
 use super::{addons, control, node};
 use crate::{
-    cgroup,
+    binfmt, cgroup,
     command::{self, say},
     config::{Layout, Ports, REGISTRY_PORT, Spec},
     images, network, oci,
@@ -28,6 +32,8 @@ pub struct Options {
     pub nodes: Option<u8>,
     /// Whether pods and nodes may reach the world. Decided at the first start.
     pub internet: bool,
+    /// A further node that says it is an arm64 one, with QEMU behind it.
+    pub arm64: bool,
 }
 
 /// Kernel settings of the whole machine that the kubelet changes.
@@ -78,6 +84,9 @@ pub async fn up(options: Options) -> Result<()> {
     let _lock = lock(&layout)?;
     let spec = decide(&layout, options)?;
     let ran = Record::all(&layout).iter().filter(|r| r.alive()).count();
+    if spec.arm64_node.is_some() {
+        binfmt::ensure(&layout)?;
+    }
     let ca = Authority::open(&layout.pki())?;
     write_admin(&layout, &spec, &tools, &ca)?;
 
@@ -117,6 +126,9 @@ pub async fn up(options: Options) -> Result<()> {
     start(&addons::coredns(&layout, &spec, &tools, &ca)?)?;
     start(&addons::local_path(&layout, &spec, &tools, &ca)?)?;
     ready(&layout, &spec, &client).await?;
+    if let Some(number) = spec.arm64_node {
+        claim_arm64(&client, &layout.node(number).name).await?;
+    }
 
     let nodes = spec.nodes;
     let took = started.elapsed().as_secs_f32();
@@ -144,6 +156,28 @@ pub async fn up(options: Options) -> Result<()> {
     Ok(())
 }
 
+/// Has a node say that it is an arm64 one, and waits until it does.
+async fn claim_arm64(client: &Client, name: &str) -> Result<()> {
+    let nodes: Api<Node> = Api::all(client.clone());
+    let patch = json!({"metadata": {"labels": {addons::CLAIMED_ARCHITECTURE: binfmt::ARCHITECTURE}}});
+    let claims = |node: &Node| {
+        let labels = node.metadata.labels.as_ref();
+        labels.is_some_and(|labels| {
+            labels
+                .get("kubernetes.io/arch")
+                .is_some_and(|arch| arch == binfmt::ARCHITECTURE)
+        })
+    };
+    // A policy counts a moment after it is stored.
+    wait::until("the arm64 node says so", Duration::from_secs(60), || async {
+        let node = nodes
+            .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
+            .await?;
+        Ok(claims(&node).then_some(()))
+    })
+    .await
+}
+
 /// Takes the decisions of the first start, or reads them.
 fn decide(layout: &Layout, options: Options) -> Result<Spec> {
     let wanted = options.nodes.unwrap_or(1);
@@ -159,8 +193,12 @@ fn decide(layout: &Layout, options: Options) -> Result<Spec> {
         }
         if wanted > spec.nodes {
             spec.nodes = wanted;
-            spec.save(layout)?;
         }
+        if options.arm64 && spec.arm64_node.is_none() {
+            spec.nodes += 1;
+            spec.arm64_node = Some(spec.nodes);
+        }
+        spec.save(layout)?;
         return Ok(spec);
     }
     let index = network::free_index()?;
@@ -193,7 +231,8 @@ fn decide(layout: &Layout, options: Options) -> Result<Spec> {
     let spec = Spec {
         index,
         internet: options.internet,
-        nodes: wanted,
+        nodes: wanted + u8::from(options.arm64),
+        arm64_node: options.arm64.then_some(wanted + 1),
         ports,
         sysctls,
         foreign,
@@ -317,7 +356,7 @@ async fn ready(layout: &Layout, spec: &Spec, client: &Client) -> Result<()> {
                 && node
                     .spec
                     .as_ref()
-                    .is_none_or(|s| s.taints.as_ref().is_none_or(Vec::is_empty))
+                    .is_none_or(|s| s.taints.iter().flatten().all(|t| t.key == node::ARM64_TAINT))
         };
         let waited = wait::object(&nodes, &name, "is ready", Duration::from_secs(90), is_ready).await;
         if let Err(error) = waited {

@@ -27,16 +27,16 @@ CMD ["echo $GREETING; id -u; cat /srv/upper.txt"]
 
 /// One file of the flattened image.
 #[derive(Debug, Clone)]
-struct Entry {
+pub(crate) struct Entry {
     kind: tar::EntryType,
     mode: u32,
     owner: (u64, u64),
     link: Option<String>,
-    content: Vec<u8>,
+    pub(crate) content: Vec<u8>,
 }
 
 /// Reads an image that skopeo copied into a folder, layers laid one over the other.
-fn flatten(folder: &Path) -> Result<(Value, BTreeMap<String, Entry>)> {
+pub(crate) fn flatten(folder: &Path) -> Result<(Value, BTreeMap<String, Entry>)> {
     let manifest: Value = serde_json::from_slice(&std::fs::read(folder.join("manifest.json"))?)?;
     let blob = |descriptor: &Value| -> Result<Vec<u8>> {
         let digest = descriptor["digest"]

@@ -13,6 +13,7 @@ mod isolation;
 mod layer_cache;
 mod life;
 mod operator;
+mod platforms;
 mod policy;
 mod registries;
 mod secrets;

@@ -17,7 +17,7 @@ mod reference;
 
 pub use config::{ContainerConfig, Healthcheck, History, ImageConfig, RootFs};
 pub use digest::{Digest, DigestError};
-pub use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
+pub use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, Platform as OciPlatform};
 pub use platform::{Platform, PlatformError};
 pub use reference::{Reference, ReferenceError};
 

@@ -20,6 +20,7 @@ pub mod protocol;
 pub mod request;
 mod schedule;
 pub mod source;
+mod split;
 mod targets;
 
 pub use inputs::{Input, Selection, context_needs};
@@ -34,6 +35,7 @@ pub use request::{
 };
 pub use schedule::{SCHEDULE_VERSION, schedule};
 pub use source::{GitSource, HttpSource, ImageSource, InlineFile, Source, StageIndex};
+pub use split::split_results;
 pub use targets::{Target, targets};
 
 use slipway_dockerfile::Diagnostic;

@@ -14,6 +14,7 @@ use crate::source::{Source, StageIndex};
 use serde::{Deserialize, Serialize};
 use slipway_dockerfile::{Span, lint::Warning};
 use slipway_oci::{ImageConfig, Platform};
+use std::collections::BTreeMap;
 
 /// Version of the plan's JSON; a runner refuses another.
 pub const PLAN_VERSION: u32 = 1;
@@ -60,6 +61,9 @@ pub struct PlanResult {
     /// The image that the chain of stages starts from, for the `org.opencontainers.image.base.*` annotations.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<crate::source::ImageSource>,
+    /// Annotations of the image's manifest. The planner gives none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// One stage.

@@ -24,6 +24,7 @@ mod stages;
 pub(crate) mod text;
 
 pub use git::git_source;
+pub(crate) use merge::unique_id;
 pub use outline::{Outline, OutlineArg, OutlineSecret};
 
 use crate::request::{BaseRequest, Bases, Outcome, PlanRequest};

@@ -19,6 +19,9 @@ pub const REQUEST_FILE: &str = "request.json";
 pub const SOURCE_DIR: &str = "/slipway/source";
 /// One folder `<n>` for each credential Secret, each with a `.dockerconfigjson`.
 pub const CREDENTIALS_DIR: &str = "/slipway/credentials";
+/// One folder `<n>` for each host of [`Request::registries`] that wants a certificate, by its place there: `tls.crt` and
+/// `tls.key`, absent where the namespace has no such Secret.
+pub const CERTIFICATES_DIR: &str = "/slipway/certificates";
 /// One file `<id>` for each build secret that a step of this stage names; stage pods only.
 pub const SECRETS_DIR: &str = "/slipway/secrets";
 /// One folder `<n>` for each cache mount of the stage that has a volume: `n` is its place in
@@ -26,6 +29,8 @@ pub const SECRETS_DIR: &str = "/slipway/secrets";
 pub const CACHES_DIR: &str = "/slipway/caches";
 /// An emptyDir: the layer store, overlay work directories and temporary files.
 pub const STORE_DIR: &str = "/slipway/store";
+/// An image with QEMU's user mode emulators, if the chart names one; pods that emulate only.
+pub const EMULATORS_DIR: &str = "/slipway/emulators";
 /// Where the kubelet reads the termination message from (Kubernetes' default `terminationMessagePath`).
 pub const TERMINATION_LOG: &str = "/dev/termination-log";
 /// The kubelet keeps this many bytes of a termination message.
@@ -53,6 +58,9 @@ pub struct Request {
     /// Labels for the image's config.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// Annotations for the manifest of each platform.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
     /// Ids of the build secrets that the ImageBuild offers.
     #[serde(default)]
     pub secrets: Vec<String>,
@@ -136,6 +144,16 @@ pub struct RegistryHost {
     /// Speak plain HTTP to this host.
     #[serde(default)]
     pub insecure: bool,
+    /// Speak HTTPS, and take any certificate.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub skip_tls_verify: bool,
+    /// PEM certificates that are trusted for this host beside the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
+    /// Name of a Secret of type `kubernetes.io/tls` in the namespace of the build: the certificate shown to this host. A
+    /// namespace without it shows none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificate: Option<String>,
 }
 
 /// Which cached results to ignore.
@@ -174,8 +192,11 @@ pub struct ScheduledStage {
     pub id: String,
     /// The stage's name in the Dockerfile, or `stage-N`.
     pub name: String,
-    /// The platform whose node it runs on.
+    /// The platform that its programs are for.
     pub platform: Platform,
+    /// It runs programs of its platform. One that only copies files and sets metadata is built on any node.
+    #[serde(default = "yes")]
+    pub runs: bool,
     /// The key of the stage's result: 64 hex digits; equal keys mean equal results.
     pub key: String,
     /// Another build that has this key makes the same, and can do so in this one's place. Not so for a stage that ignores the
@@ -197,6 +218,10 @@ pub struct ScheduledStage {
     pub caches: Vec<ScheduledCache>,
     /// Number of its instructions that make a step.
     pub steps: u32,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 /// A cache mount of a stage's steps.
@@ -243,6 +268,12 @@ pub enum TerminationMessage {
         /// Steps taken from the cache.
         cached: u32,
     },
+    /// A node was looked at.
+    #[serde(rename_all = "camelCase")]
+    Probed {
+        /// Architectures, in OCI's words, whose programs run there although they are not its own.
+        emulates: Vec<String>,
+    },
     /// It failed, for a reason that a person or the operator can act on.
     Failed(Failure),
 }
@@ -273,6 +304,9 @@ pub struct Failure {
     /// The last log lines, bounded.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub log: String,
+    /// For how many seconds a registry asked to be left alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after: Option<u32>,
 }
 
 /// The stable reason words of a failure that a runner can tell.
@@ -292,6 +326,8 @@ pub enum FailureReason {
     RegistryUnreachable,
     /// A registry answered with an error.
     RegistryError,
+    /// A registry has had too many requests.
+    RegistryRateLimited,
     /// The source could not be fetched.
     SourceUnreachable,
     /// A `RUN` ended with a code other than 0.
@@ -322,6 +358,7 @@ impl FailureReason {
             Self::RegistryUnauthorized => "RegistryUnauthorized",
             Self::RegistryUnreachable => "RegistryUnreachable",
             Self::RegistryError => "RegistryError",
+            Self::RegistryRateLimited => "RegistryRateLimited",
             Self::SourceUnreachable => "SourceUnreachable",
             Self::StepFailed => "StepFailed",
             Self::OutOfMemory => "OutOfMemory",

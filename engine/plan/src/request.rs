@@ -122,14 +122,19 @@ pub struct BaseError {
     /// Why: [`FailureReason::ImageNotFound`] if it does not exist (or not for this platform), else what kept the registry
     /// from answering.
     pub reason: FailureReason,
+    /// For how many seconds the registry asked to be left alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after: Option<u32>,
 }
 
 /// Diagnostic codes of images that could not be had, and the reasons that they stand for. Any other reason is told as
 /// the last of them.
-const IMAGE_CODES: [(&str, FailureReason); 4] = [
+const IMAGE_CODES: [(&str, FailureReason); 6] = [
     ("image-not-found", FailureReason::ImageNotFound),
+    ("image-not-allowed", FailureReason::PolicyViolation),
     ("registry-unauthorized", FailureReason::RegistryUnauthorized),
     ("registry-unreachable", FailureReason::RegistryUnreachable),
+    ("registry-rate-limited", FailureReason::RegistryRateLimited),
     ("image-unavailable", FailureReason::RegistryError),
 ];
 

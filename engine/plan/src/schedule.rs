@@ -24,6 +24,7 @@ pub fn schedule(plan: &BuildPlan, keys: &Keys, cached: &dyn Fn(&StageKeys) -> Op
             id: stage.id.clone(),
             name: stage.name.clone(),
             platform: stage.platform.clone(),
+            runs: stage.steps.iter().any(|step| matches!(step.op, Op::Run(_))),
             key: keys.result.as_str().to_owned(),
             shared: keys.certain
                 && !stage.no_cache

@@ -14,12 +14,14 @@
 //! * [`enter`] gives the builder a mount namespace, and an ordinary user a user namespace.
 //! * [`Overlay`] mounts layers; [`Step`] says what to run in it; [`spawn`] runs it.
 //! * [`hold`] mounts the root of a step that has failed for a person, who looks at it through [`enter_held`].
+//! * [`emulation`] has programs of other architectures run.
 //! * [`passwd`] finds users and groups inside an image; [`probe`] tells what this machine or pod permits.
 //!
 //! The room knows no Dockerfile, no image and no registry, and keeps nothing between steps. It is the only one in the
 //! project that may contain unsafe code, and has it in one place ([`unshare`](rustix::thread::unshare_unsafe), while
 //! the process has a single thread).
 
+pub mod emulation;
 mod enter;
 mod error;
 mod exit;

@@ -25,6 +25,8 @@ fn publication(results: &[(&str, &Digest)]) -> Publication {
             .iter()
             .map(|(platform, digest)| (platform.parse().unwrap(), (*digest).clone()))
             .collect(),
+        several: results.len() > 1,
+        annotations: BTreeMap::new(),
     }
 }
 
@@ -114,6 +116,7 @@ async fn a_refused_tag_is_told_in_the_registrys_words() {
         reason: reasons::REGISTRY_UNAUTHORIZED,
         message: "no".to_owned(),
         transient: false,
+        retry_after: None,
     };
     let registry = Fake {
         refuses: Some(("r.example.com/shop:latest".to_owned(), fault.clone())),

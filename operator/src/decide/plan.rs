@@ -137,7 +137,7 @@ impl Draft<'_> {
         }
         match &pod.state {
             PodState::Failed(failed) if failed.transient && attempts <= retries => {
-                let wait = backoff(attempts.saturating_sub(free));
+                let wait = backoff(attempts.saturating_sub(free)).max(failed.retry_after.unwrap_or_default());
                 let due = failed.at.checked_add(wait).unwrap_or(self.o.now);
                 if self.o.now >= due {
                     let more = pod.ran_out_of_memory() && self.o.build.spec.retry_memory_factor.is_some();

@@ -69,7 +69,11 @@ impl Draft<'_> {
         // different nodes' clocks, so a pod that was taken away comes after one that failed by itself.
         let order = |(at, failure): &(Timestamp, FailureStatus)| (was_taken_away(failure), *at);
         if let Some((_, failure)) = failures.into_iter().min_by_key(order) {
-            return self.fail(conditions::STAGES_COMPLETE, failure);
+            let failure = self.status.failure.take().unwrap_or(failure);
+            if !self.goes_on_without_lost(&schedule) {
+                return self.fail(conditions::STAGES_COMPLETE, failure);
+            }
+            self.status.failure = Some(failure);
         }
         self.publish_step(&schedule, valid);
     }
@@ -210,6 +214,9 @@ impl Draft<'_> {
             }
             return self.put(index, row);
         }
+        if !self.has_node(stage, latest) {
+            return self.put(index, row);
+        }
         let what = format!("stage {} ({})", row.name, row.platform);
         match self.attempt(&what, latest, row.attempts, row.gave_way) {
             Attempt::Going => {}
@@ -326,13 +333,16 @@ impl Draft<'_> {
             .collect();
         // A stage that no result and no gate needs does not hold the image up: `needed` has left it out.
         let done = self.status.stages.iter().all(|stage| stage.state.is_final());
-        if results.len() < schedule.results.len() || !done {
+        let lost = self.lost_platforms(schedule);
+        if results.len() + lost.iter().filter(|lost| **lost).count() < schedule.results.len() || !done {
             return;
         }
         self.status.phase = Some(Phase::Assembling);
         let publication = Publication {
             images: valid.images.clone(),
             results,
+            several: schedule.results.len() > 1,
+            annotations: self.o.build.spec.output.annotations.clone(),
         };
         match &self.o.facts.published {
             Lookup::Untried => self.actions.push(Action::Publish(publication)),
@@ -361,7 +371,8 @@ impl Draft<'_> {
             format!("{message} (attempt {attempts}; trying again)"),
         );
         let failed_at = self.o.facts.registry_failed_at.unwrap_or(self.o.now);
-        let due = failed_at.checked_add(backoff(attempts)).unwrap_or(self.o.now);
+        let wait = backoff(attempts).max(fault.retry_after.unwrap_or_default());
+        let due = failed_at.checked_add(wait).unwrap_or(self.o.now);
         // Whatever asks for this decision meanwhile (the status just written does), the registry is left in peace.
         if self.o.now < due {
             self.look_at(due);

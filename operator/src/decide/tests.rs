@@ -3,6 +3,7 @@
 mod caches;
 mod failure;
 mod life;
+mod platforms;
 mod queue;
 mod room;
 mod shared;
@@ -118,6 +119,7 @@ fn failed(reason: &str, transient: bool, second: i64) -> PodState {
     PodState::Failed(Failed {
         failure: plain(reason, "it broke"),
         transient,
+        retry_after: None,
         at: at(second),
     })
 }

@@ -5,14 +5,16 @@ use slipway_crd::{Phase, StageState, conditions, conditions::Status, reasons};
 use super::{Draft, life::one_line};
 
 /// Reasons for waiting that are worth an event when they appear.
-const WORTH_AN_EVENT: [&str; 7] = [
+const WORTH_AN_EVENT: [&str; 9] = [
     reasons::USER_NAMESPACES_UNAVAILABLE,
+    reasons::NO_NODE_FOR_PLATFORM,
     reasons::UNSCHEDULABLE,
     reasons::RUNNER_IMAGE_UNAVAILABLE,
     reasons::POD_CANNOT_START,
     reasons::QUOTA_EXCEEDED,
     reasons::REGISTRY_UNREACHABLE,
     reasons::REGISTRY_ERROR,
+    reasons::REGISTRY_RATE_LIMITED,
 ];
 
 impl Draft<'_> {
@@ -74,7 +76,19 @@ impl Draft<'_> {
                 let image = self.status.image.as_ref();
                 let names = image.map(|image| image.names.join(", ")).unwrap_or_default();
                 let digest = image.map(|image| image.digest.clone()).unwrap_or_default();
-                say(reasons::SUCCEEDED, format!("{names} is {digest}"))
+                match &self.status.failure {
+                    None => say(reasons::SUCCEEDED, format!("{names} is {digest}")),
+                    Some(failure) => say(
+                        reasons::PLATFORMS_MISSING,
+                        format!(
+                            "{names} is {digest}, with {} of {} platforms; the first failure: {}: {}",
+                            image.map_or(0, |image| image.platforms.len()),
+                            self.o.build.spec.platforms.len(),
+                            failure.reason,
+                            one_line(failure)
+                        ),
+                    ),
+                }
             }
             Phase::Failed => self.status.failure.as_ref().map_or_else(
                 || say(reasons::FAILED, "the build failed".to_owned()),

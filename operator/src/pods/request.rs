@@ -35,6 +35,7 @@ pub fn request(build: &ImageBuild, valid: &Valid, args: &Args, config: &Config) 
         platforms: valid.platforms.clone(),
         args: args.clone(),
         labels: config.policies.labels(build),
+        annotations: spec.output.annotations.clone(),
         secrets: spec.secrets.iter().map(|secret| secret.id.clone()).collect(),
         source: if has_source {
             SourceFrom::Directory

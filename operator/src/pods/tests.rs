@@ -12,6 +12,13 @@ fn config() -> Config {
     .unwrap()
 }
 
+fn unseen() -> Cluster<'static> {
+    Cluster {
+        nodes: None,
+        probe: None,
+    }
+}
+
 /// A build that uses everything.
 fn full() -> ImageBuild {
     let mut build = serde_json::to_value(fixtures::build()).unwrap();
@@ -48,6 +55,7 @@ fn stage_pod(build: &ImageBuild, secrets: &[&str], platform: &str) -> Value {
         config: &config,
         build,
         run: 1,
+        cluster: unseen(),
     };
     let mut stage = fixtures::stage("build", &[]);
     stage.platform = platform.parse().unwrap();
@@ -62,6 +70,7 @@ fn plan_pod(build: &ImageBuild) -> Value {
             config: &config,
             build,
             run: 1,
+            cluster: unseen(),
         }
         .plan_pod(1),
     )
@@ -126,6 +135,7 @@ fn the_weaker_mode_gives_up_the_user_namespace_and_nothing_else() {
             config: &config,
             build: &build,
             run: 1,
+            cluster: unseen(),
         };
         let pod = maker.stage_pod(&fixtures::digest(9), &fixtures::stage("build", &[]), 1, 0, &[]);
         serde_json::to_value(pod).unwrap()
@@ -197,6 +207,7 @@ fn cache_mounts_are_volumes_that_others_see_in_use_and_follow() {
         config: &config,
         build: &build,
         run: 1,
+        cluster: unseen(),
     };
     let volume = |place, claim: &str, sharing, follows| CacheVolume {
         place,
@@ -293,6 +304,7 @@ fn a_request_says_what_the_spec_says_and_belongs_to_its_build() {
         config: &config,
         build: &build,
         run: 1,
+        cluster: unseen(),
     };
     let map = request_config_map(&maker, &request).unwrap();
     assert_eq!(map.metadata.name.as_deref(), Some("shop-1-request"));

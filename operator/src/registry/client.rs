@@ -12,12 +12,15 @@ use slipway_crd::reasons;
 use slipway_oci::{Digest, Reference};
 use slipway_plan::protocol::RegistryHost;
 use slipway_registry::{
-    Class, Config, Credentials, Error, HostConfig, ManifestName, Mirror, Registries, RetryPolicy,
+    Class, ClientCertificate, Config, Credentials, Error, HostConfig, ManifestName, Mirror, Registries,
+    RetryPolicy,
     kept::{self, Policy, Row},
 };
 
-use super::{Connect, Documents, Manifest, Registry};
+use super::{Connect, Identity, Manifest, Registry};
 use crate::facts::Fault;
+
+type Certificates = std::collections::BTreeMap<String, (Vec<u8>, zeroize::Zeroizing<Vec<u8>>)>;
 
 /// Connections and tokens of this many sets of credentials are kept.
 const KEPT: usize = 64;
@@ -37,18 +40,22 @@ impl Client {
         }
     }
 
-    fn config(&self, credentials: Credentials) -> Config {
+    fn config(&self, credentials: Credentials, certificates: &Certificates) -> Config {
         let hosts = self
             .hosts
             .iter()
             .map(|host| {
-                let mirrors = host.mirrors.iter().map(Mirror::new).collect();
+                let pair = certificates.get(&host.host);
+                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
                 (
                     host.host.clone(),
                     HostConfig {
-                        mirrors,
+                        mirrors: host.mirrors.iter().map(Mirror::new).collect(),
                         insecure: host.insecure,
-                        ..HostConfig::default()
+                        skip_tls_verify: host.skip_tls_verify,
+                        ca: host.ca.clone(),
+                        client_certificate: pair
+                            .map(|(certificate, key)| ClientCertificate::new(text(certificate), text(key))),
                     },
                 )
             })
@@ -73,13 +80,24 @@ impl Client {
 }
 
 impl Connect for Client {
-    fn connect(&self, documents: Documents) -> Result<Arc<dyn Registry>, Fault> {
+    fn connect(&self, identity: Identity) -> Result<Arc<dyn Registry>, Fault> {
+        let Identity {
+            documents,
+            certificates,
+        } = identity;
         let mut hash = Sha256::new();
+        let mut add = |part: &[u8]| {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        };
         for (name, document) in &documents {
-            hash.update((name.len() as u64).to_be_bytes());
-            hash.update(name);
-            hash.update((document.len() as u64).to_be_bytes());
-            hash.update(document);
+            add(name.as_bytes());
+            add(document);
+        }
+        for (host, (certificate, key)) in &certificates {
+            add(host.as_bytes());
+            add(certificate);
+            add(key);
         }
         let key: [u8; 32] = hash.finalize().into();
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -90,9 +108,10 @@ impl Connect for Client {
             reason: reasons::CREDENTIALS_INVALID,
             message: error.to_string(),
             transient: false,
+            retry_after: None,
         })?;
         let connection = Arc::new(Connection(
-            Registries::new(self.config(credentials)).map_err(|error| fault(&error))?,
+            Registries::new(self.config(credentials, &certificates)).map_err(|error| fault(&error))?,
         ));
         if kept.len() >= KEPT {
             kept.clear();
@@ -174,11 +193,13 @@ fn fault(error: &Error) -> Fault {
         Class::Unauthorized | Class::Denied => reasons::REGISTRY_UNAUTHORIZED,
         Class::DigestMismatch => reasons::DIGEST_MISMATCH,
         Class::Invalid => reasons::CREDENTIALS_INVALID,
+        Class::RateLimited => reasons::REGISTRY_RATE_LIMITED,
         _ => reasons::REGISTRY_ERROR,
     };
     Fault {
         reason,
         message: error.to_string(),
         transient: class.is_transient(),
+        retry_after: error.retry_after(),
     }
 }

@@ -73,6 +73,7 @@ fn absent(name: &impl std::fmt::Display) -> Fault {
         reason: reasons::REGISTRY_ERROR,
         message: format!("{name} is not there"),
         transient: false,
+        retry_after: None,
     }
 }
 

@@ -86,7 +86,8 @@ fn names(plan: &BuildPlan, keys: &Keys, schedule: &Schedule) -> Result<Vec<Strin
     let mut names: Vec<String> = schedule.stages.iter().map(|stage| stage.key.clone()).collect();
     for result in &plan.results {
         // The labels of the request, which the stage's key does not know.
-        let config = serde_json::to_string(&result.config).map_err(|error| internal(error.to_string()))?;
+        let written = (&result.config, &result.annotations);
+        let config = serde_json::to_string(&written).map_err(|error| internal(error.to_string()))?;
         let key = &keys.stages[result.stage].result;
         names[result.stage] = digest(&["result", key.as_str(), &config, &format!("{:?}", plan.epoch)]);
     }

@@ -60,6 +60,7 @@ pub(super) fn merge(request: &PlanRequest, planned: &[Planned<'_>], warnings: Ve
                 stage,
                 config: result_config(request, one, &built.config),
                 base: built.image.clone(),
+                annotations: BTreeMap::new(),
             })
         })
         .collect();
@@ -166,7 +167,7 @@ fn result_config(request: &PlanRequest, planned: &Planned<'_>, config: &ImageCon
 }
 
 /// `build-linux-amd64`: letters that a label value takes, at most [`LABEL_LIMIT`] of them, not taken yet.
-fn unique_id(name: &str, platform: &Platform, taken: &mut BTreeSet<String>) -> String {
+pub(crate) fn unique_id(name: &str, platform: &Platform, taken: &mut BTreeSet<String>) -> String {
     let whole = format!("{name}-{}", platform.to_string().replace('/', "-"));
     let plain: String = whole
         .chars()

@@ -53,6 +53,7 @@ pub(crate) fn plan_with(
                         None => Err(BaseError {
                             message: "not found".into(),
                             reason: FailureReason::ImageNotFound,
+                            retry_after: None,
                         }),
                     };
                     bases.insert(need, answer);

@@ -193,6 +193,7 @@ fn answer(request: &BaseRequest, images: &Images) -> Result<ResolvedBase, BaseEr
         None => Err(BaseError {
             message: format!("{}: not found", request.reference),
             reason: FailureReason::ImageNotFound,
+            retry_after: None,
         }),
     }
 }

@@ -4,8 +4,8 @@ use crate::common::{
     amd64, arm64, base_config, error_of, ids, plan_text, plan_with, planned, request, runs, stage, try_plan,
 };
 use slipway_plan::{
-    BaseError, BaseRequest, Bases, Mount, Op, Outcome, PlanRequest, Source, failure_reason, plan,
-    protocol::FailureReason,
+    BaseError, BaseRequest, Bases, Mount, Op, Outcome, PlanRequest, Source, failure_reason, keys, plan,
+    protocol::FailureReason, schedule, split_results,
 };
 
 fn copy_source<'a>(plan: &'a slipway_plan::BuildPlan, id: &str) -> &'a Source {
@@ -358,6 +358,10 @@ fn an_image_that_cannot_be_had_is_told_by_its_reason_and_its_line() {
             FailureReason::RegistryUnreachable,
             FailureReason::RegistryUnreachable,
         ),
+        (
+            FailureReason::RegistryRateLimited,
+            FailureReason::RegistryRateLimited,
+        ),
         (FailureReason::RegistryError, FailureReason::RegistryError),
         (FailureReason::Internal, FailureReason::RegistryError),
     ] {
@@ -368,7 +372,12 @@ fn an_image_that_cannot_be_had_is_told_by_its_reason_and_its_line() {
         let mut bases = Bases::new();
         for need in needs {
             let message = "it does not answer".to_owned();
-            bases.insert(need, Err(BaseError { message, reason }));
+            let error = BaseError {
+                message,
+                reason,
+                retry_after: None,
+            };
+            bases.insert(need, Err(error));
         }
         let errors = plan(&request, &bases).unwrap_err();
         assert_eq!(failure_reason(&errors[0].code), told, "{}", errors[0].code);
@@ -378,4 +387,40 @@ fn an_image_that_cannot_be_had_is_told_by_its_reason_and_its_line() {
         failure_reason("unknown-instruction"),
         FailureReason::DockerfileInvalid
     );
+}
+
+#[test]
+fn a_last_stage_that_platforms_share_gets_an_empty_one_for_each() {
+    let mut plan = planned(&for_both(
+        "FROM --platform=linux/amd64 alpine AS tools\nRUN cc\nFROM tools AS last\nRUN strip\n",
+    ));
+    assert_eq!(ids(&plan), ["tools-linux-amd64", "last-linux-amd64"]);
+    assert_eq!(plan.results[0].stage, plan.results[1].stage);
+    split_results(&mut plan);
+    assert_eq!(ids(&plan)[2..], ["last-for-linux-amd64", "last-for-linux-arm64"]);
+    assert_eq!(
+        plan.results.iter().map(|result| result.stage).collect::<Vec<_>>(),
+        [2, 3]
+    );
+    for own in &plan.stages[2..] {
+        assert_eq!((own.base.clone(), own.steps.len()), (Source::Stage(1), 0));
+        assert_eq!(own.config, plan.stages[1].config);
+    }
+    let before = plan.clone();
+    split_results(&mut plan);
+    assert_eq!(plan, before, "a stage of one platform stays as it is");
+}
+
+#[test]
+fn only_stages_that_run_something_need_a_node_of_their_platform() {
+    let plan = planned(&for_both(
+        "FROM --platform=$BUILDPLATFORM alpine AS tools\nRUN cc\nFROM alpine\nCOPY --from=tools /x /\nENV a=b\n",
+    ));
+    let keys = keys(&plan, &|_| None);
+    let runs: Vec<bool> = schedule(&plan, &keys, &|_| None)
+        .stages
+        .iter()
+        .map(|stage| stage.runs)
+        .collect();
+    assert_eq!(runs, [true, false, false]);
 }

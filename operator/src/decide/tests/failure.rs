@@ -243,6 +243,42 @@ fn a_deleted_pod_whose_node_keeps_silent_is_given_up_after_a_while() {
 }
 
 #[test]
+fn a_registry_that_asks_for_time_gets_it() {
+    let mut world = World::planned(schedule(vec![stage("a", &[])]));
+    world.step();
+    let mut state = failed("RegistryRateLimited", true, 10);
+    if let PodState::Failed(failed) = &mut state {
+        failed.retry_after = Some(Duration::from_mins(2));
+    }
+    world.pods = vec![stage_pod("a", 1, state)];
+    world.now = 129;
+    let decision = world.decide();
+    assert_eq!(decision.actions, []);
+    assert_eq!(decision.again, Some(Duration::from_secs(1)));
+    world.now = 130;
+    assert_eq!(world.decide().actions, [start(0, 2)]);
+
+    world.pods = vec![stage_pod("a", 1, finished(3))];
+    world.facts.published = Lookup::Failed(Fault {
+        reason: reasons::REGISTRY_RATE_LIMITED,
+        message: "too many".into(),
+        transient: true,
+        retry_after: Some(Duration::from_secs(30)),
+    });
+    world.facts.registry_attempts = 1;
+    world.facts.registry_failed_at = Some(at(130));
+    let decision = world.decide();
+    assert_eq!(
+        (decision.actions.as_slice(), decision.again),
+        (&[][..], Some(Duration::from_secs(30)))
+    );
+    assert_eq!(
+        condition(&decision, conditions::READY),
+        ("Unknown", reasons::REGISTRY_RATE_LIMITED)
+    );
+}
+
+#[test]
 fn a_plan_pod_is_tried_again_like_a_stage() {
     let mut world = World::new();
     world.step();
@@ -447,6 +483,7 @@ fn a_registry_that_fails_the_operator_is_asked_again_in_peace() {
             reason: reasons::REGISTRY_UNREACHABLE,
             message: "away".into(),
             transient,
+            retry_after: None,
         })
     }
     let mut world = World::planned(schedule(vec![stage("app", &[])]));

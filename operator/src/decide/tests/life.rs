@@ -9,6 +9,7 @@ fn something_missing_ends_the_build_before_any_pod_and_its_appearance_begins_it(
         reason: reasons::SECRET_NOT_FOUND,
         message: "no Secret npm".into(),
         transient: false,
+        retry_after: None,
     });
     assert!(wants_inputs(&world.build));
     let decision = world.step();
