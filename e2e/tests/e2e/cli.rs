@@ -72,7 +72,7 @@ async fn cli_shows_a_build() -> Result<()> {
         let digest = succeeded(&s, &name).await?;
         ensure!(logs.code == 0, "{}", logs.err);
         for part in [
-            "plan    │ #1 ",
+            "│ #1 [internal] plan",
             "left    │ #",
             "this-is-left",
             "right   │ #",
