@@ -257,6 +257,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_asked_for_is_answered_and_counted() {
+        crate::cluster::install_tls_provider();
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("in"), "inside").unwrap();
         let server = Server::start(Ipv4Addr::LOCALHOST).await.unwrap();

@@ -433,7 +433,7 @@ pub(crate) fn all() -> Vec<Case> {
             "labels of ours for claims",
             "pods",
             json!({"labels": {"cache.slipway.build/x": "locked"}}),
-            "spec.pods.labels: the prefixes",
+            "spec.pods.labels and spec.pods.stages.*.labels: the prefixes",
         ),
         refuse(
             "recommended labels",
