@@ -1,4 +1,4 @@
-//! Caches that outlive a store. Those of stage pods, step by step in a registry, are in [`registry`]; here are `--cache-to`
+//! Caches that outlive a store. Those of stage pods, step by step in a registry, are in `registry`; here are `--cache-to`
 //! and `--cache-from`, in a directory or a registry.
 //!
 //! Such a cache is an OCI artifact: its config lists results by key, its layers are the layers of those results.

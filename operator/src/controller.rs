@@ -24,7 +24,7 @@ use crate::{
     claims::{self, Caches, Desk, Waiter},
     config::Config,
     decide::{self, Action, Observed},
-    facts::{Facts, Fault, Lookup},
+    facts::{Facts, Fault, Lookup, Publication},
     memory::Memory,
     metrics::Metrics,
     nodes::Nodes,
@@ -444,12 +444,7 @@ impl Work<'_> {
         }
         told.turns(&self.build, decision.turns);
         if let Some(Action::Publish(publication)) = slow.first() {
-            let result = match self.registry().await? {
-                Ok(registry) => assemble::publish(&*registry, publication).await,
-                Err(fault) => Err(fault),
-            };
-            self.count(run, result.as_ref().err());
-            self.facts.published = into_lookup(result);
+            self.publish(publication, run).await?;
             return Ok(None);
         }
         Ok(Some(
@@ -531,6 +526,17 @@ impl Work<'_> {
             no_class: !has_class,
         };
         Ok(Some(turn))
+    }
+
+    /// Writes the tags, and keeps what came of it for the next decision.
+    async fn publish(&mut self, publication: &Publication, run: i64) -> Result<(), ReconcileError> {
+        let result = match self.registry().await? {
+            Ok(registry) => assemble::publish(&*registry, publication).await,
+            Err(fault) => Err(fault),
+        };
+        self.count(run, result.as_ref().err());
+        self.facts.published = into_lookup(result);
+        Ok(())
     }
 
     async fn fetch_schedule(&mut self, plan: &Digest, run: i64) -> Result<(), ReconcileError> {

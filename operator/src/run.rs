@@ -75,7 +75,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         };
         let recorder = Recorder::new(client.clone(), reporter);
         let connect: Arc<dyn registry::Connect> = Arc::new(registry::Client::new(config.registries.clone()));
-        leader::lead(manager, stopped, Arc::clone(&metrics), |stopped| {
+        // On the heap: what a whole reconcile holds is too large for a stack.
+        Box::pin(leader::lead(manager, stopped, Arc::clone(&metrics), |stopped| {
             controller::run(
                 client.clone(),
                 options.namespace.clone(),
@@ -85,7 +86,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
                 recorder.clone(),
                 when_true(stopped),
             )
-        })
+        }))
         .await;
     }
     server

@@ -169,7 +169,7 @@ async fn claim_arm64(client: &Client, name: &str) -> Result<()> {
         })
     };
     // A policy counts a moment after it is stored.
-    wait::until("the arm64 node says so", Duration::from_secs(60), || async {
+    wait::until("the arm64 node says so", Duration::from_mins(1), || async {
         let node = nodes
             .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
             .await?;

@@ -35,7 +35,7 @@ async fn replicas(s: &Scenario) -> Result<Vec<String>> {
 async fn answers(s: &Scenario, path: &str) -> Result<Vec<String>> {
     let at = |pod: &String| {
         format!(
-            "/api/v1/namespaces/{}/pods/{pod}:http/proxy{path}",
+            "/api/v1/namespaces/{}/pods/{pod}:8080/proxy{path}",
             install::NAMESPACE
         )
     };

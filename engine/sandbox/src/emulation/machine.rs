@@ -200,9 +200,10 @@ impl Machine {
         let mut mask = [0xff_u8; 20];
         mask[7] = 0;
         mask[if self.big { 17 } else { 16 }] = 0xfe;
-        // F: opened now, so that it need not be in the root of a step.
+        // P: the program keeps its own name, by which busybox knows which of its applets is meant. F: opened now, so that
+        // the emulator need not be in the root of a step.
         format!(
-            ":slipway-{}:M::{}:{}:{}:F",
+            ":slipway-{}:M::{}:{}:{}:PF",
             self.architecture,
             hex(&self.head()),
             hex(&mask),
@@ -247,7 +248,7 @@ mod tests {
         let line = Machine::of("s390x").unwrap().handler(Path::new("/q/qemu-s390x"));
         assert_eq!(
             line,
-            ":slipway-s390x:M::\\x7f\\x45\\x4c\\x46\\x02\\x02\\x01\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x02\\x00\\x16:\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\x00\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xfe\\xff\\xff:/q/qemu-s390x:F"
+            ":slipway-s390x:M::\\x7f\\x45\\x4c\\x46\\x02\\x02\\x01\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x02\\x00\\x16:\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\x00\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xfe\\xff\\xff:/q/qemu-s390x:PF"
         );
         assert!(line.len() < 1920, "the kernel takes no longer one");
     }
