@@ -53,7 +53,7 @@ test: packages check deny test-cluster ## All tests: check, cargo deny, API and 
 .PHONY: test-cluster
 test-cluster: install cli-debug
 	@echo "== API and end-to-end tests"
-	SLIPWAY_E2E=1 $(E2E) env cargo test --workspace --test api_server --test cluster --test e2e --quiet -- --test-threads=2
+	SLIPWAY_E2E=1 $(E2E) env cargo test --workspace --test api_server --test cluster --test e2e --quiet -- --test-threads=3
 
 .PHONY: e2e
 e2e: install cli-debug ## The end-to-end tests alone; SCENARIO=name for one

@@ -277,7 +277,12 @@ async fn registry_mirror_a_base_comes_from_the_first_mirror_that_has_it_or_from_
 
 /// Answers the first requests with "too many", and passes everything after that on to the second registry.
 async fn limiter(s: &Scenario, refused: u32, seconds: u32) -> Result<tokio::task::JoinHandle<()>> {
-    let listener = TcpListener::bind(servers::socket(&s.cluster, servers::LIMITED)?).await?;
+    let socket = servers::socket(&s.cluster, servers::LIMITED)?;
+    // A program that another test starts right now may hold the port of the one before for a moment.
+    let listener = wait::until("the port is free", LIMIT, || async {
+        Ok(TcpListener::bind(socket).await.ok())
+    })
+    .await?;
     let behind = servers::socket(&s.cluster, servers::SECOND)?;
     let left = Arc::new(AtomicU32::new(refused));
     let task = tokio::spawn(async move {
